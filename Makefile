@@ -1,0 +1,33 @@
+# Everything a new user needs: `make demo` shows it, `make test` proves it. Both set up what they need.
+SHELL := /bin/bash
+ARGS ?=
+
+.PHONY: demo test check build setup bench format clean
+
+demo: setup
+	@node scripts/demo.mjs $(ARGS)
+
+test: setup
+	@node scripts/test.mjs
+
+check: node_modules/.installed
+	@node scripts/check.mjs
+
+bench: setup
+	@node scripts/bench.mjs $(ARGS)
+
+format: node_modules/.installed
+	@npm run --silent format
+
+setup: build
+	@node scripts/setup.mjs
+
+build: node_modules/.installed
+	@node scripts/build.mjs
+
+node_modules/.installed: package.json package-lock.json
+	@npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2
+	@touch $@
+
+clean:
+	rm -rf bin node_modules coverage

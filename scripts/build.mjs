@@ -1,0 +1,64 @@
+// Bundles the programs into bin/: one CommonJS file each, with the FFI library's native part beside them, so that they
+// start fast (a restart of the data plane counts in milliseconds) and need no node_modules.
+import { chmodSync, copyFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { build } from "esbuild";
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "..");
+const out = join(root, "bin");
+const require = createRequire(import.meta.url);
+
+/** Programs: file in bin/ → source. The worker has to be a file of its own. */
+const entries = {
+  nfqlb: "src/programs/nfqlb.ts",
+  "stateless-lb": "src/programs/stateless-lb.ts",
+  "queue-worker.cjs": "src/programs/queue-worker.ts",
+};
+
+const { version } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
+
+/** koffi's native part is loaded from the bundle's own folder; packages of other platforms are not needed. */
+const koffiPlugin = {
+  name: "koffi",
+  /** @param {import("esbuild").PluginBuild} builder */
+  setup(builder) {
+    builder.onResolve({ filter: /^koffi$/ }, () => ({ path: join(dirname(require.resolve("koffi")), "index.cjs") }));
+    builder.onResolve({ filter: /^@koromix\/koffi-/ }, (args) => ({ path: args.path, namespace: "koffi-native" }));
+    builder.onLoad({ filter: /.*/, namespace: "koffi-native" }, (args) => ({
+      contents: args.path.startsWith(`@koromix/koffi-${process.platform}-${process.arch}`)
+        ? `const m = { exports: {} }; process.dlopen(m, require("node:path").join(__dirname, "koffi.node")); module.exports = m.exports;`
+        : `throw new Error("not this platform");`,
+      loader: "js",
+    }));
+  },
+};
+
+mkdirSync(out, { recursive: true });
+writeFileSync(join(out, "package.json"), '{ "type": "commonjs" }\n');
+const isMusl = !(/** @type {any} */ (process.report.getReport()).header.glibcVersionRuntime);
+const platform = `${process.platform}-${process.arch}`;
+const nativeFolder = dirname(require.resolve(`@koromix/koffi-${platform}/package.json`));
+copyFileSync(join(nativeFolder, `${isMusl ? "musl" : "linux"}_${process.arch}`, "koffi.node"), join(out, "koffi.node"));
+
+await Promise.all(
+  Object.entries(entries).map(async ([file, source]) => {
+    const isProgram = !file.endsWith(".cjs");
+    await build({
+      entryPoints: [join(root, source)],
+      outfile: join(out, file),
+      absWorkingDir: root,
+      bundle: true,
+      platform: "node",
+      target: "node20",
+      format: "cjs",
+      minifyWhitespace: true,
+      logLevel: "warning",
+      plugins: [koffiPlugin],
+      define: { "process.env.BUILD_VERSION": JSON.stringify(version) },
+      banner: { js: isProgram ? "#!/usr/bin/env node" : "" },
+    });
+    if (isProgram) chmodSync(join(out, file), 0o755);
+  }),
+);

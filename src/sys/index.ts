@@ -1,0 +1,30 @@
+// For callers
+export { errnoName, SysError, watchReadable } from "./libc.js";
+export { isRangeLocked, lockRange, tryLockRange, unlockRange } from "./lock.js";
+export { MappedFile, type Memory } from "./memory.js";
+export { CLONE_NEWNET, CLONE_NEWNS, enterNamespace, inNetworkNamespaceOf, unshare } from "./namespace.js";
+export { watchProcess } from "./process.js";
+export { ReceiveRing, RING_EMPTY, RING_OVERRUN, SendBlock, SendRing } from "./ring.js";
+export {
+  AF_INET,
+  AF_INET6,
+  AF_NETLINK,
+  AF_PACKET,
+  AF_UNIX,
+  closeDescriptor,
+  type DatagramSocket,
+  getSocketOption,
+  MSG_DONTWAIT,
+  MSG_WAITFORONE,
+  NetlinkSocket,
+  openSocket,
+  raiseReceiveBuffer,
+  SO_RCVBUF,
+  SOCK_DGRAM,
+  SOCK_RAW,
+  SOCK_STREAM,
+  SOL_NETLINK,
+  SOL_SOCKET,
+  setReceiveTimeout,
+  setSocketOption,
+} from "./socket.js";

@@ -1,0 +1,69 @@
+import { closeSync, fstatSync, ftruncateSync, openSync } from "node:fs";
+import { check, libc, viewAt } from "./libc.js";
+
+const PROT_READ = 1;
+const PROT_WRITE = 2;
+const MAP_SHARED = 1;
+
+/** Bytes handed around together with a DataView of the very same bytes. */
+export type Memory = { readonly u8: Uint8Array; readonly view: DataView };
+
+/**
+ * A file mapped with MAP_SHARED: all processes that map it see the same bytes. The descriptor stays open (locks hang on
+ * it) until `[Symbol.dispose]`, which also unmaps; views made from `buffer` must not be used afterwards (SIGSEGV).
+ */
+export class MappedFile implements Memory {
+  readonly fd: number;
+  readonly path: string;
+  readonly length: number;
+  readonly buffer: ArrayBuffer;
+  readonly u8: Uint8Array;
+  readonly view: DataView;
+  readonly #address: number;
+  #isOpen = true;
+
+  private constructor(path: string, fd: number, length: number, isWritable: boolean) {
+    const protection = isWritable ? PROT_READ | PROT_WRITE : PROT_READ;
+    this.#address = check("mmap", Number(libc.mmap(null, length, protection, MAP_SHARED, fd, 0)), path);
+    this.fd = fd;
+    this.path = path;
+    this.length = length;
+    this.buffer = viewAt(this.#address, length);
+    this.u8 = new Uint8Array(this.buffer);
+    this.view = new DataView(this.buffer);
+  }
+
+  /** Creates `path` exclusively (EEXIST if it is there) with `length` zero bytes and `mode`, and maps it writable. */
+  static create(path: string, length: number, mode = 0o600): MappedFile {
+    const fd = openSync(path, "wx+", mode);
+    return closeOnError(fd, () => {
+      ftruncateSync(fd, length);
+      return new MappedFile(path, fd, length, true);
+    });
+  }
+
+  /**
+   * Maps an existing file in its present size. Writing to a read-only mapping is fatal (SIGSEGV).
+   * @throws the ENOENT, EACCES … of open(2); {SysError} when mapping fails, EINVAL for an empty file.
+   */
+  static open(path: string, { isWritable = false } = {}): MappedFile {
+    const fd = openSync(path, isWritable ? "r+" : "r");
+    return closeOnError(fd, () => new MappedFile(path, fd, fstatSync(fd).size, isWritable));
+  }
+
+  [Symbol.dispose](): void {
+    if (!this.#isOpen) return;
+    this.#isOpen = false;
+    check("munmap", libc.munmap(BigInt(this.#address), this.length), this.path);
+    closeSync(this.fd);
+  }
+}
+
+function closeOnError(fd: number, make: () => MappedFile): MappedFile {
+  try {
+    return make();
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+}

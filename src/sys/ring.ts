@@ -1,0 +1,108 @@
+import { constants } from "node:os";
+import { addressOf, lastErrno, libc, SysError } from "./libc.js";
+import type { Memory } from "./memory.js";
+
+const MMSGHDR_BYTES = 64;
+const IOVEC_BYTES = 16;
+const MSG_LENGTH_WORD = 56 / 4; // mmsghdr.msg_len, in u32 words
+
+/** Nothing came: the receive time-out ran out or the socket is non-blocking and empty. */
+export const RING_EMPTY = 0;
+/** A receive failed with ENOBUFS: the kernel dropped messages because the socket's buffer was full. */
+export const RING_OVERRUN = -1;
+
+/**
+ * Memory for many messages in one system call (recvmmsg(2), sendmmsg(2)), laid out once: `slots` times
+ * `struct mmsghdr` (64 bytes), `slots` times `struct iovec` (16 bytes), then `slots` slots of `slotBytes` for the data.
+ * Slot i begins at byte `dataOffset + i * slotBytes` of `u8`. No name and no control buffers, so nothing has to be reset
+ * between calls. The object owns the memory; keep it referenced while a call runs.
+ */
+class MessageRing implements Memory {
+  readonly u8: Uint8Array;
+  readonly view: DataView;
+  readonly slots: number;
+  readonly slotBytes: number;
+  readonly dataOffset: number;
+  protected readonly words: Uint32Array;
+  protected readonly address: number;
+
+  constructor(slots: number, slotBytes: number) {
+    if (slotBytes % 8 !== 0) throw new RangeError(`slotBytes ${slotBytes}: must be a multiple of 8`);
+    this.slots = slots;
+    this.slotBytes = slotBytes;
+    this.dataOffset = Math.ceil((slots * (MMSGHDR_BYTES + IOVEC_BYTES)) / 64) * 64;
+    this.u8 = new Uint8Array(this.dataOffset + slots * slotBytes);
+    this.view = new DataView(this.u8.buffer);
+    this.words = new Uint32Array(this.u8.buffer);
+    this.address = addressOf(this.u8);
+    for (let slot = 0; slot < slots; slot++) {
+      const iovec = slots * MMSGHDR_BYTES + slot * IOVEC_BYTES;
+      this.view.setBigUint64(slot * MMSGHDR_BYTES + 16, BigInt(this.address + iovec), true); // msg_iov
+      this.view.setBigUint64(slot * MMSGHDR_BYTES + 24, 1n, true); // msg_iovlen
+      this.view.setBigUint64(iovec, BigInt(this.address + this.dataOffset + slot * slotBytes), true); // iov_base
+      this.setSlotLength(slot, slotBytes);
+    }
+  }
+
+  /** Sets how many bytes of a slot the next call uses (0…slotBytes); iovec.iov_len. */
+  setSlotLength(slot: number, length: number): void {
+    this.words[(this.slots * MMSGHDR_BYTES + slot * IOVEC_BYTES + 8) >> 2] = length;
+  }
+}
+
+/** Receives up to `slots` messages with one recvmmsg(2). A message is valid until the next `receive`. */
+export class ReceiveRing extends MessageRing {
+  /** Length in bytes of the message in `slot` after the last receive (never more than `slotBytes`). */
+  length(slot: number): number {
+    return this.words[slot * (MMSGHDR_BYTES >> 2) + MSG_LENGTH_WORD]!;
+  }
+
+  /**
+   * Blocks until at least one message is there (MSG_WAITFORONE) unless the socket says otherwise, and takes what is
+   * there, up to `slots`. Allocates nothing unless it throws.
+   * @returns the number of messages, {@link RING_EMPTY} or {@link RING_OVERRUN}
+   * @throws {SysError} for anything else, for example EBADF
+   */
+  receive(fd: number, flags: number): number {
+    const count = libc.recvmmsg(fd, this.address, this.slots, flags, null);
+    if (count >= 0) return count;
+    const errno = lastErrno();
+    if (errno === constants.errno.EAGAIN || errno === constants.errno.EINTR) return RING_EMPTY;
+    if (errno === constants.errno.ENOBUFS) return RING_OVERRUN;
+    throw new SysError("recvmmsg", errno);
+  }
+}
+
+/** Sends up to `slots` messages with one sendmmsg(2) on a connected socket. */
+export class SendRing extends MessageRing {
+  /**
+   * Sends the first `count` slots. @returns how many were taken, or minus the errno if none was
+   * (for example -11 EAGAIN, -105 ENOBUFS). Allocates nothing.
+   */
+  send(fd: number, count: number, flags = 0): number {
+    const sent = libc.sendmmsg(fd, this.address, count, flags);
+    return sent >= 0 ? sent : -lastErrno();
+  }
+}
+
+/**
+ * One block of bytes that is filled and sent as a whole, again and again, to a netlink socket's kernel side.
+ * Its address is taken once, so that a send allocates nothing.
+ */
+export class SendBlock implements Memory {
+  readonly u8: Uint8Array;
+  readonly view: DataView;
+  readonly #address: number;
+
+  constructor(bytes: number) {
+    this.u8 = new Uint8Array(bytes);
+    this.view = new DataView(this.u8.buffer);
+    this.#address = addressOf(this.u8);
+  }
+
+  /** sendto(2) of the first `length` bytes. @returns the bytes taken, or minus the errno. Allocates nothing. */
+  send(fd: number, length: number): number {
+    const sent = libc.sendto(fd, this.#address, length, 0, null, 0) as number;
+    return sent >= 0 ? sent : -lastErrno();
+  }
+}

@@ -1,0 +1,49 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, expect, test } from "vitest";
+import { isRangeLocked, MappedFile, NetlinkSocket, tryLockRange, unlockRange, watchProcess } from "./index.js";
+
+const folder = mkdtempSync(join(tmpdir(), "sys-"));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+test("MappedFile: two mappings of one file see each other's writes", () => {
+  using writer = MappedFile.create(join(folder, "shared"), 4096);
+  using reader = MappedFile.open(join(folder, "shared"));
+  writer.view.setUint32(8, 0xdeadbeef, true);
+  expect(reader.view.getUint32(8, true)).toBe(0xdeadbeef);
+  expect(reader.length).toBe(4096);
+});
+
+test("MappedFile: creating what is there and opening what is not are refused by name", () => {
+  using _first = MappedFile.create(join(folder, "once"), 64);
+  expect(() => MappedFile.create(join(folder, "once"), 64)).toThrow(/EEXIST.*once/);
+  expect(() => MappedFile.open(join(folder, "never"))).toThrow(/ENOENT.*never/);
+});
+
+test("range locks exclude two descriptors of one process and end with the descriptor", () => {
+  using first = MappedFile.create(join(folder, "lock"), 64);
+  {
+    using second = MappedFile.open(join(folder, "lock"), { isWritable: true });
+    expect(tryLockRange(second.fd, 8, 4)).toBe(true);
+    expect(tryLockRange(first.fd, 8, 4)).toBe(false);
+    expect(tryLockRange(first.fd, 12, 4)).toBe(true);
+    expect(isRangeLocked(first.fd, 8, 4)).toBe(true);
+    unlockRange(first.fd, 12, 4);
+  }
+  expect(isRangeLocked(first.fd, 8, 4)).toBe(false);
+});
+
+test("NetlinkSocket: receive gives -1 after its time-out, a closed socket an error", () => {
+  const socket = new NetlinkSocket(0, { receiveTimeoutMs: 1 });
+  expect(socket.portId).toBeGreaterThan(0);
+  expect(socket.receive(new Uint8Array(64))).toBe(-1);
+  socket[Symbol.dispose]();
+  expect(() => socket.send(new Uint8Array(16))).toThrowError(
+    expect.objectContaining({ code: "ERR_SYS", errno: "EBADF", syscall: "sendto" }),
+  );
+});
+
+test("watchProcess: null for a process that does not exist", () => {
+  expect(watchProcess(2 ** 22 - 1, () => {})).toBeNull();
+});
