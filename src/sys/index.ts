@@ -28,3 +28,4 @@ export {
   setReceiveTimeout,
   setSocketOption,
 } from "./socket.js";
+export { connectAbstract, listenAbstract, peerUserId } from "./unix.js";

@@ -1,0 +1,41 @@
+import type { PacketBatch, VerdictBuffer } from "#netlink/queue";
+import type { Decider } from "./decide.js";
+import type { LoopCounters } from "./counters.js";
+import type { TableView } from "./table-view.js";
+
+/** What the packet loop works with; all of it belongs to one thread. */
+export type Loop = {
+  readonly fd: number;
+  readonly batch: PacketBatch;
+  readonly verdicts: VerdictBuffer;
+  readonly tables: TableView;
+  readonly decider: Decider;
+  readonly counters: LoopCounters;
+  /** Word 0 becomes 1 when the loop shall end. */
+  readonly stop: Int32Array;
+};
+
+/**
+ * The packet flow: takes packets from the queue, decides each, answers all of a batch in one send, in order of arrival.
+ * No await, no allocation, no throw, no log inside the loop. Returns when `stop` is set and the queue is drained.
+ * @throws {SysError} when the queue's socket cannot be used at all
+ */
+export function runLoop({ fd, batch, verdicts, tables, decider, counters, stop }: Loop): void {
+  for (;;) {
+    const isStopping = Atomics.load(stop, 0) !== 0;
+    const count = isStopping ? batch.receive(fd, MSG_DONTWAIT) : batch.receive(fd); // up to 64 packets, one recvmmsg
+    if (count <= 0) {
+      if (count < 0) counters.overrun();
+      else if (isStopping) return;
+      continue;
+    }
+    tables.enter(decider); // one atomic load: the whole batch sees these flow rules
+    for (let i = 0; i < count; i++) {
+      const fwmark = decider.decide(batch.bytes, batch.start[i]!, batch.end[i]!, batch.etherType[i]!);
+      verdicts.put(batch.packetId[i]!, fwmark);
+      counters.outcome(decider.outcome);
+    }
+    counters.batch(count, verdicts.send(fd)); // one send, in the order of arrival; the packets travel on inside it
+    tables.leave(); // only now: who waits for readers of an old image knows that its marks are all on their way
+  }
+}

@@ -1,0 +1,83 @@
+import { SendBlock } from "#sys";
+
+const NFNL_SUBSYS_QUEUE = 3;
+const NFQNL_MSG_VERDICT = 1;
+const NLM_F_REQUEST = 1;
+const NFQA_VERDICT_HDR = 2;
+const NFQA_MARK = 3;
+
+/** nlmsghdr 16 + nfgenmsg 4 + NFQA_VERDICT_HDR (4 + 8) + NFQA_MARK (4 + 4). */
+export const VERDICT_BYTES = 40;
+const VERDICT = 24; // nfqnl_msg_verdict_hdr.verdict
+const PACKET_ID = 28; // nfqnl_msg_verdict_hdr.id
+const MARK = 36; // payload of NFQA_MARK; be32 although uapi says __u32: nfnetlink_queue.c applies ntohl
+
+const WORDS = VERDICT_BYTES / 4;
+/** NF_ACCEPT = 1 and NF_DROP = 0 in network order, as host words of a little-endian machine. */
+const ACCEPT = 0x01000000;
+const DROP = 0;
+
+/**
+ * Verdicts of one batch, sent to the kernel in a single call. A verdict is NF_ACCEPT with a fwmark, or NF_DROP. The
+ * constant parts of every message are written once; `put` writes three words. They are NFQNL_MSG_VERDICT messages one
+ * behind the other, not NFQNL_MSG_VERDICT_BATCH, which gives one mark to all.
+ *
+ * `struct nfqnl_msg_verdict_hdr`, include/uapi/linux/netfilter/nfnetlink_queue.h (v6.18).
+ */
+export class VerdictBuffer {
+  /** Verdicts waiting to be sent. */
+  count = 0;
+  readonly #block: SendBlock;
+  readonly #words: Uint32Array;
+
+  constructor(queueNumber: number, slots: number) {
+    this.#block = new SendBlock(slots * VERDICT_BYTES);
+    this.#words = new Uint32Array(this.#block.u8.buffer);
+    const { view } = this.#block;
+    for (let base = 0; base < slots * VERDICT_BYTES; base += VERDICT_BYTES) {
+      view.setUint32(base, VERDICT_BYTES, true);
+      view.setUint16(base + 4, (NFNL_SUBSYS_QUEUE << 8) | NFQNL_MSG_VERDICT, true);
+      view.setUint16(base + 6, NLM_F_REQUEST, true);
+      view.setUint16(base + 18, queueNumber, false); // nfgenmsg.res_id
+      view.setUint16(base + 20, 12, true);
+      view.setUint16(base + 22, NFQA_VERDICT_HDR, true);
+      view.setUint16(base + 32, 8, true);
+      view.setUint16(base + 34, NFQA_MARK, true);
+    }
+  }
+
+  /** Adds a verdict. `packetId` as PacketBatch gives it; `fwmark` 0…2³²−1 accepts with that mark, negative drops. */
+  put(packetId: number, fwmark: number): void {
+    const base = this.count++ * WORDS;
+    this.#words[base + VERDICT / 4] = fwmark < 0 ? DROP : ACCEPT;
+    this.#words[base + PACKET_ID / 4] = packetId;
+    const mark = fwmark < 0 ? 0 : fwmark;
+    this.#words[base + MARK / 4] =
+      (mark << 24) | ((mark << 8) & 0x00ff0000) | ((mark >>> 8) & 0x0000ff00) | (mark >>> 24);
+  }
+
+  /**
+   * Sends the verdicts put since the last call, in order, and forgets them. While the kernel works them off the
+   * packets travel on: most of a packet's cost is spent inside this call. Allocates nothing.
+   * @returns 0, or the errno of a send that failed for good (the packets stay queued in the kernel)
+   */
+  send(fd: number): number {
+    const length = this.count * VERDICT_BYTES;
+    this.count = 0;
+    if (length === 0) return 0;
+    for (let attempt = 0; ; attempt++) {
+      const sent = this.#block.send(fd, length);
+      if (sent === length) return 0;
+      if (attempt === MAX_ATTEMPTS) return sent < 0 ? -sent : EIO;
+    }
+  }
+
+  /** The messages put so far; copies. For tests, which compare them with the declared codec. */
+  bytes(): Uint8Array {
+    return this.#block.u8.slice(0, this.count * VERDICT_BYTES);
+  }
+}
+
+/** A send fails only for want of memory or by a signal; both pass. */
+const MAX_ATTEMPTS = 100;
+const EIO = 5;

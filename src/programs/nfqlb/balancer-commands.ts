@@ -1,0 +1,164 @@
+import { join } from "node:path";
+import type { WorkerReady, WorkerSettings } from "#dataplane";
+import { CounterFile, ensureFlows } from "#tables";
+import { type Command, CommandError, type Io, numberOption, regionName, shmFolder } from "./command.js";
+import { answerFlowRequest } from "./flow-requests.js";
+import { DEFAULT_FLOW_ADDRESS, parseFlowAddress, serveFlowSocket } from "./flow-socket.js";
+import { COUNTERS, DEFAULT_FLOWS } from "./names.js";
+import type { OptionSpec, ParsedOptions } from "./options.js";
+import { QueueThreads } from "./queue-threads.js";
+import { describeRunning, type RunningOptions } from "./running.js";
+
+const MAX_FWMARK = 2 ** 31 - 1;
+const MAX_U32 = 2 ** 32 - 1;
+const MIN_MTU = 576;
+/**
+ * Bytes of a packet that the kernel copies out. Enough for an IPv6 header, some 100 bytes of extension headers and the
+ * ports, or an ICMPv6 error with the headers it quotes; the decision needs no more.
+ */
+const COPY_BYTES = 256;
+
+const commonOptions: readonly OptionSpec[] = [
+  { name: "queue", kind: "value", default: "2", help: "NFQUEUE number, or a range first:last" },
+  { name: "qlength", kind: "value", default: "1024", help: "Packets a queue holds" },
+  { name: "mtu", kind: "value", default: "1500", help: "MTU of the traffic, at least 576" },
+  { name: "hash_mode", kind: "value", default: "1", help: "1 = SCTP on its ports only, else the whole tuple" },
+  { name: "notargets_fwmark", kind: "value", default: "-1", help: "fwmark when no target is active; -1 drops" },
+  { name: "lbshm", kind: "value", help: "Table of the load balancer tier, for fragments" },
+  { name: "ft_shm", kind: "value", default: "ftshm", help: "Accepted; statistics are in the counters" },
+  { name: "ft_size", kind: "value", default: "500", help: "Fragment records" },
+  { name: "ft_buckets", kind: "value", default: "500", help: "Further fragment records" },
+  { name: "ft_frag", kind: "value", default: "100", help: "Accepted; fragments are not stored in this version" },
+  { name: "ft_ttl", kind: "value", default: "200", help: "Lifetime of a fragment record in ms" },
+];
+
+const lb: Command = {
+  name: "lb",
+  summary: "Balance with one table for all packets",
+  options: [
+    ...commonOptions,
+    { name: "tshm", kind: "value", default: "nfqlb", help: "The table" },
+    { name: "sctp_encap", kind: "value", default: "0", help: "UDP port whose payload is SCTP" },
+  ],
+  run: (options, io) => balance(options, io, { mode: "lb" }),
+};
+
+const flowlb: Command = {
+  name: "flowlb",
+  summary: "Balance with flow rules that choose the table",
+  options: [
+    ...commonOptions,
+    { name: "promiscuous_ping", kind: "switch", help: "Echo requests match flows by addresses alone" },
+    { name: "nolb_fwmark", kind: "value", default: "-1", help: "fwmark when no flow matches; -1 drops" },
+    { name: "flow_shm", kind: "value", default: DEFAULT_FLOWS, help: "Region of the flow rules" },
+  ],
+  run: (options, io) => balance(options, io, { mode: "flowlb" }),
+};
+
+export const BALANCER_COMMANDS: readonly Command[] = [lb, flowlb];
+
+/** Runs the data plane until SIGTERM, SIGINT or a queue that cannot be served. */
+async function balance(options: ParsedOptions, io: Io, { mode }: { mode: "lb" | "flowlb" }): Promise<number> {
+  const folder = shmFolder(io.env);
+  const queues = parseQueues(options.values.get("queue") ?? "2");
+  const running = readRunningOptions(options, queues);
+  const flowsName = mode === "flowlb" ? regionName(options, "flow_shm", DEFAULT_FLOWS) : null;
+  if (flowsName !== null) ensureFlows(folder, flowsName);
+  using counters = CounterFile.create(folder, COUNTERS, queues.length, describeRunning(running));
+  const flowSocket =
+    flowsName === null
+      ? null
+      : await serveFlowSocket(parseFlowAddress(io.env["NFQLB_FLOW_ADDRESS"] || DEFAULT_FLOW_ADDRESS), (request) =>
+          answerFlowRequest(request, { folder, flowsName, counters }),
+        ).catch((error: Error) => {
+          throw new CommandError(`Flow server bind: ${error.message}`);
+        });
+  const settings = queues.map((queueNumber, worker) =>
+    workerSettings(options, { folder, flowsName, queueNumber, worker, running }),
+  );
+  io.out(fragmentLine(options));
+  return await new Promise<number>((resolve) => {
+    let exitCode = 0;
+    const threads = new QueueThreads(join(__dirname, "queue-worker.cjs"), settings, {
+      onAllReady: (ready) => {
+        io.out(ready.map((one) => queueLine(options, one)).join(""));
+        counters.setReady();
+      },
+      onRestart: (queueNumber, error) => io.error(`queue ${queueNumber}: thread restarted after: ${error}\n`),
+      onFatal: (queueNumber, error) => {
+        io.error(`queue ${queueNumber}: ${error instanceof Error ? error.message : error}\n`);
+        exitCode = 1;
+        end();
+      },
+    });
+    let isEnding = false;
+    const end = () => {
+      if (isEnding) return;
+      isEnding = true;
+      flowSocket?.close();
+      threads.stop().then(() => resolve(exitCode));
+    };
+    process.on("SIGTERM", end);
+    process.on("SIGINT", end);
+    process.on("SIGHUP", () => {});
+  });
+}
+
+/** `n` or `first:last`, inclusive, 0…65535. @throws {CommandError} in upstream's words */
+function parseQueues(text: string): readonly number[] {
+  const match = /^([0-9]{1,5})(?::([0-9]{1,5}))?$/.exec(text);
+  const first = Number(match?.[1]);
+  const last = Number(match?.[2] ?? match?.[1]);
+  if (match === null || first > last || last > 65_535) throw new CommandError(`queue invalid [${text}]`);
+  return Array.from({ length: last - first + 1 }, (_, index) => first + index);
+}
+
+function readRunningOptions(options: ParsedOptions, queues: readonly number[]): RunningOptions {
+  return {
+    queues,
+    hashMode: numberOption(options, "hash_mode", 1, 0, 65_535),
+    noFlowFwmark: numberOption(options, "nolb_fwmark", -1, -1, MAX_FWMARK),
+    noTargetFwmark: numberOption(options, "notargets_fwmark", -1, -1, MAX_FWMARK),
+    isPromiscuousPing: options.values.has("promiscuous_ping"),
+    tierName: options.values.has("lbshm") ? regionName(options, "lbshm", "") : null,
+  };
+}
+
+function workerSettings(
+  options: ParsedOptions,
+  own: { folder: string; flowsName: string | null; queueNumber: number; worker: number; running: RunningOptions },
+): WorkerSettings {
+  const { folder, flowsName, queueNumber, worker, running } = own;
+  const mtu = numberOption(options, "mtu", 1500, MIN_MTU, 65_535);
+  const lifetimeMs = numberOption(options, "ft_ttl", 200, 1, MAX_U32);
+  const capacity = numberOption(options, "ft_size", 500, 1, 1 << 22) + numberOption(options, "ft_buckets", 500, 0, 1 << 22);
+  return {
+    folder,
+    countersName: COUNTERS,
+    worker,
+    queue: {
+      queueNumber,
+      maxPackets: numberOption(options, "qlength", 1024, 1, MAX_U32),
+      copyBytes: Math.min(mtu, COPY_BYTES),
+    },
+    flowsName,
+    streamName: flowsName === null ? regionName(options, "tshm", "nfqlb") : null,
+    tierName: running.tierName,
+    udpEncapPort: flowsName === null ? numberOption(options, "sctp_encap", 0, 0, 65_535) : 0,
+    decider: running,
+    fragments: { capacity, lifetimeMs },
+  };
+}
+
+function fragmentLine({ values }: ParsedOptions): string {
+  const [size, buckets, mtu, ttl] = ["ft_size", "ft_buckets", "mtu", "ft_ttl"].map(
+    (name) => values.get(name) ?? commonOptions.find((option) => option.name === name)!.default,
+  );
+  return `FragTable; size=${size}, buckets=${buckets}, frag=0, mtu=${mtu}, ttl=${ttl}\n`;
+}
+
+function queueLine(options: ParsedOptions, ready: WorkerReady): string {
+  const length = options.values.get("qlength") ?? "1024";
+  const mtu = options.values.get("mtu") ?? "1500";
+  return `queue_length=${length}, mtu=${mtu}, SO_RCVBUF=${ready.receiveBufferBytes} (${ready.receiveBufferAsked})\n`;
+}

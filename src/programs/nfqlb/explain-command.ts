@@ -1,0 +1,200 @@
+import { readFileSync } from "node:fs";
+import { Decider, type DeciderOptions, FragmentTable, OUTCOME_TEXT, StreamTables, TableView } from "#dataplane";
+import { Classification } from "#flow";
+import { formatAddress } from "#model";
+import { RC_ICMP_ERROR, RC_LATER_FRAGMENT } from "#packet";
+import { COUNTER_RULE_SLOTS, readFlows } from "#tables";
+import { type CapturedPacket, readCapture } from "./capture.js";
+import { type Command, CommandError, numberOption, regionName, shmFolder } from "./command.js";
+import { DEFAULT_FLOWS } from "./names.js";
+import type { OptionSpec, ParsedOptions } from "./options.js";
+import { runningOptions } from "./running.js";
+import { parseEndpoint, parsePortProtocol, protocolName, tuplePacket } from "./tuple.js";
+
+/** A decision as `--json` prints it, one object per packet and line. */
+type Explanation = {
+  readonly n: number;
+  /** `tcp`, `udp`, `sctp`, `icmp`, `icmpv6` or the protocol's number; null where the packet does not tell. */
+  readonly proto: string | null;
+  readonly src: string | null;
+  readonly sport: number | null;
+  readonly dst: string | null;
+  readonly dport: number | null;
+  /** Name of the flow rule that took the packet. */
+  readonly flow: string | null;
+  /** Name of the stream's table, nfqlb's `target`. */
+  readonly target: string | null;
+  readonly hash: number | null;
+  readonly lookupindex: number;
+  readonly activeindex: number;
+  readonly fwmark: number;
+  readonly verdict: "accept" | "drop";
+  readonly reason: string;
+};
+
+const options: readonly OptionSpec[] = [
+  { name: "proto", kind: "value", help: "tcp, udp or sctp" },
+  { name: "src", kind: "value", help: "Source, a.b.c.d:port or [v6]:port" },
+  { name: "dst", kind: "value", help: "Destination, a.b.c.d:port or [v6]:port" },
+  { name: "hex", kind: "value", help: "A packet from its IP header on, in hexadecimal" },
+  { name: "pcap", kind: "value", help: "Every packet of a pcap or pcapng file" },
+  { name: "json", kind: "switch", help: "One JSON object per packet and line" },
+  { name: "flow_shm", kind: "value", default: DEFAULT_FLOWS, help: "Region of the flow rules" },
+  { name: "tshm", kind: "value", help: "Decide as `lb` does, with this table for every packet" },
+  { name: "sctp_encap", kind: "value", default: "0", help: "With --tshm: UDP port whose payload is SCTP" },
+  { name: "lbshm", kind: "value", help: "Table of the load balancer tier" },
+  { name: "hash_mode", kind: "value", help: "1 = SCTP on its ports only, else the whole tuple" },
+  { name: "nolb_fwmark", kind: "value", help: "fwmark of packets that no flow takes" },
+  { name: "notargets_fwmark", kind: "value", help: "fwmark of packets without an active target" },
+  { name: "promiscuous_ping", kind: "switch", help: "Echo requests match flows by addresses alone" },
+];
+
+/**
+ * `nfqlb explain`: decides with the packet path's own code, on the tables in force, where packets would go. Options
+ * that are not given are those of the running data plane, else the defaults of `flowlb`.
+ */
+export const EXPLAIN_COMMAND: Command = {
+  name: "explain",
+  summary: "Say where packets would go, and why, on the tables in force",
+  positionals: "[hex]",
+  options,
+  run(parsed, io) {
+    const explainer = openExplainer(parsed, io.env);
+    const isJson = parsed.values.has("json");
+    for (const packet of packetsOf(parsed)) {
+      const explanation = explainer.explain(packet);
+      io.out(isJson ? `${JSON.stringify(explanation)}\n` : formatExplanation(explanation));
+    }
+    explainer.close();
+    return 0;
+  },
+};
+
+function packetsOf({ values, positionals }: ParsedOptions): Iterable<CapturedPacket> {
+  const hex = values.get("hex") ?? positionals[0];
+  const pcap = values.get("pcap");
+  const src = values.get("src");
+  const dst = values.get("dst");
+  const ways = [hex, pcap, src ?? dst].filter((way) => way !== undefined).length;
+  if (ways !== 1) throw new CommandError("give one of: --proto with --src and --dst; a packet in hex; --pcap FILE");
+  if (pcap !== undefined) return readCapture(readFileOrFail(pcap));
+  if (hex !== undefined) return [hexPacket(hex)];
+  if (src === undefined || dst === undefined) throw new CommandError("--src and --dst go together");
+  const protocol = values.get("proto");
+  if (protocol === undefined) throw new CommandError("Missing option [--proto]");
+  return [{ n: 1, ...tuplePacket(parsePortProtocol(protocol), parseEndpoint(src), parseEndpoint(dst)) }];
+}
+
+function readFileOrFail(path: string): Uint8Array {
+  try {
+    return readFileSync(path);
+  } catch (error) {
+    throw new CommandError(`--pcap: ${(error as Error).message}`);
+  }
+}
+
+function hexPacket(text: string): CapturedPacket {
+  const digits = text.replace(/[\s:]/g, "");
+  if (digits.length === 0 || digits.length % 2 !== 0 || /[^0-9a-f]/i.test(digits)) {
+    throw new CommandError(`not a packet in hex [${text.slice(0, 60)}]; an even number of hexadecimal digits`);
+  }
+  const bytes = new Uint8Array(Buffer.from(digits, "hex"));
+  const version = bytes[0]! >> 4;
+  return { n: 1, etherType: version === 4 ? 0x0800 : version === 6 ? 0x86dd : 0, bytes };
+}
+
+function openExplainer(parsed: ParsedOptions, env: NodeJS.ProcessEnv) {
+  const folder = shmFolder(env);
+  const running = runningOptions(folder);
+  const fwmarkOption = (name: string, fallback: number) => numberOption(parsed, name, fallback, -1, 2 ** 31 - 1);
+  const deciderOptions: DeciderOptions = {
+    hashMode: numberOption(parsed, "hash_mode", running.hashMode, 0, 65_535),
+    noFlowFwmark: fwmarkOption("nolb_fwmark", running.noFlowFwmark),
+    noTargetFwmark: fwmarkOption("notargets_fwmark", running.noTargetFwmark),
+    isPromiscuousPing: parsed.values.has("promiscuous_ping") || running.isPromiscuousPing,
+  };
+  const single = parsed.values.has("tshm") ? regionName(parsed, "tshm", "") : null;
+  const flowsName = single === null ? regionName(parsed, "flow_shm", DEFAULT_FLOWS) : null;
+  const flows = flowsName === null ? null : readFlowsOrFail(folder, flowsName);
+  const streams = new StreamTables(folder);
+  if (single !== null) streams.setNames([single]);
+  const tierName = parsed.values.has("lbshm") ? regionName(parsed, "lbshm", "") : running.tierName;
+  const tier = tierName === null ? null : new StreamTables(folder);
+  tier?.setNames([tierName!]);
+  const view = new TableView(folder, flowsName, streams, tier);
+  const decider = new Decider({
+    options: deciderOptions,
+    classification: new Classification(),
+    program: single === null ? new Int32Array(0) : null,
+    udpEncapPort: single === null ? 0 : numberOption(parsed, "sctp_encap", 0, 0, 65_535),
+    streams,
+    fragments: new FragmentTable(65_536, 60_000),
+    tier,
+    hits: new Float64Array(COUNTER_RULE_SLOTS),
+    nowMs: () => performance.now(),
+  });
+  const explain = ({ n, etherType, bytes }: CapturedPacket): Explanation => {
+    view.enter(decider);
+    const fwmark = decider.decide(bytes, 0, bytes.length, etherType);
+    const rule = flows?.rules[decider.rule]?.rule;
+    const target = decider.stream < 0 ? null : (single ?? rule?.target ?? null);
+    view.leave();
+    return describe(decider, n, fwmark, rule?.name ?? null, target);
+  };
+  const close = () => {
+    view[Symbol.dispose]();
+    streams[Symbol.dispose]();
+    tier?.[Symbol.dispose]();
+  };
+  return { explain, close };
+}
+
+function readFlowsOrFail(folder: string, name: string): ReturnType<typeof readFlows> {
+  try {
+    return readFlows(folder, name);
+  } catch (error) {
+    if ((error as { code?: string }).code !== "ENOENT") throw error;
+    throw new CommandError(`no flow rules [${name}] in ${folder}: no data plane has run; --tshm NAME asks one table`);
+  }
+}
+
+function describe(
+  { packet, outcome, stream, hash, lookupIndex, activeIndex }: Decider,
+  n: number,
+  fwmark: number,
+  flow: string | null,
+  target: string | null,
+): Explanation {
+  const isParsed = packet.rc >= 0;
+  const hasPorts = isParsed && (packet.rc & RC_LATER_FRAGMENT) === 0;
+  const quoted = isParsed && (packet.rc & RC_ICMP_ERROR) !== 0 ? " (ICMP error, by the packet it quotes)" : "";
+  return {
+    n,
+    proto: hasPorts ? protocolName(packet.protocol) : null,
+    src: isParsed ? formatAddress(packet.key.slice(0, 16)) : null,
+    sport: hasPorts ? packet.sourcePort : null,
+    dst: isParsed ? formatAddress(packet.key.slice(16, 32)) : null,
+    dport: hasPorts ? packet.destinationPort : null,
+    flow,
+    target,
+    hash: stream < 0 ? null : hash,
+    lookupindex: lookupIndex,
+    activeindex: activeIndex,
+    fwmark,
+    verdict: fwmark < 0 ? "drop" : "accept",
+    reason: `${OUTCOME_TEXT[outcome]}${quoted}`,
+  };
+}
+
+function formatExplanation(e: Explanation): string {
+  const endpoint = (address: string | null, port: number | null) =>
+    address === null ? "?" : port === null ? address : address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
+  const path =
+    e.hash === null
+      ? ""
+      : `  flow ${e.flow ?? "-"}, target ${e.target ?? "-"}: hash ${e.hash} -> position ${e.lookupindex} -> index ${e.activeindex}\n`;
+  return (
+    `${e.n}: ${e.proto ?? "?"} ${endpoint(e.src, e.sport)} -> ${endpoint(e.dst, e.dport)}\n${path}` +
+    `  ${e.verdict}${e.fwmark < 0 ? "" : ` with fwmark ${e.fwmark}`}: ${e.reason}\n`
+  );
+}

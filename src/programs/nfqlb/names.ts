@@ -1,0 +1,3 @@
+/** Names of the shared memory that a data plane uses, where no option says otherwise. */
+export const DEFAULT_FLOWS = "nfqlb-flows";
+export const COUNTERS = "nfqlb-counters";

@@ -1,0 +1,31 @@
+import type { DeciderOptions } from "#dataplane";
+import { readDataPlane } from "#tables";
+import { COUNTERS } from "./names.js";
+
+/** Options of a data plane that decide where packets go, and the queues it serves. It leaves them beside its counters. */
+export type RunningOptions = DeciderOptions & {
+  readonly queues: readonly number[];
+  /** Table of the load balancer tier, or null. */
+  readonly tierName: string | null;
+};
+
+const DEFAULTS: RunningOptions = {
+  queues: [],
+  hashMode: 1,
+  noFlowFwmark: -1,
+  noTargetFwmark: -1,
+  isPromiscuousPing: false,
+  tierName: null,
+};
+
+/** The options as the text that goes into the counter file. */
+export function describeRunning(options: RunningOptions): string {
+  return JSON.stringify(options);
+}
+
+/** The options of the data plane that runs on this folder, else `flowlb`'s defaults. */
+export function runningOptions(folder: string): RunningOptions {
+  const running = readDataPlane(folder, COUNTERS);
+  if (running === null) return DEFAULTS;
+  return { ...DEFAULTS, ...(JSON.parse(running.settings) as Partial<RunningOptions>) };
+}
