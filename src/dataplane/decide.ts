@@ -1,13 +1,5 @@
 import { type Classification, classify, programStream } from "#flow";
-import {
-  hashAddresses,
-  hashKey,
-  Packet,
-  parse,
-  RC_FIRST_FRAGMENT,
-  RC_LATER_FRAGMENT,
-  UNUSABLE,
-} from "#packet";
+import { hashAddresses, hashKey, Packet, parse, RC_FIRST_FRAGMENT, RC_LATER_FRAGMENT, UNUSABLE } from "#packet";
 import type { FragmentTable } from "./fragments.js";
 import { OUTCOME, type Outcome } from "./outcome.js";
 import type { StreamTables } from "./stream-tables.js";

@@ -1,6 +1,6 @@
 import type { PacketBatch, VerdictBuffer } from "#netlink/queue";
-import type { Decider } from "./decide.js";
 import type { LoopCounters } from "./counters.js";
+import type { Decider } from "./decide.js";
 import type { TableView } from "./table-view.js";
 
 /** What the packet loop works with; all of it belongs to one thread. */

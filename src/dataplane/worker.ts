@@ -1,9 +1,9 @@
-import { type QueueOptions, QueueSocket, VerdictBuffer, PacketBatch } from "#netlink/queue";
 import { Classification } from "#flow";
+import { PacketBatch, type QueueOptions, QueueSocket, VerdictBuffer } from "#netlink/queue";
 import { CounterFile } from "#tables";
+import { LoopCounters } from "./counters.js";
 import { Decider, type DeciderOptions } from "./decide.js";
 import { FragmentTable } from "./fragments.js";
-import { LoopCounters } from "./counters.js";
 import { runLoop } from "./run.js";
 import { StreamTables } from "./stream-tables.js";
 import { TableView } from "./table-view.js";

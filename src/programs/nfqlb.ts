@@ -40,7 +40,8 @@ function commandHelp({ name, summary, positionals, options }: Command): string {
   const left = options.map((option) => `--${option.name}${option.kind === "value" ? "=<value>" : ""}`);
   const width = Math.max(0, ...left.map((text) => text.length));
   const lines = options.map((option, index) => {
-    const notes = option.isRequired === true ? " (required)" : option.default === undefined ? "" : ` (${option.default})`;
+    const notes =
+      option.isRequired === true ? " (required)" : option.default === undefined ? "" : ` (${option.default})`;
     return `  ${left[index]!.padEnd(width)}  ${option.help}${notes}\n`;
   });
   const arguments_ = `${options.length > 0 ? " [options]" : ""}${positionals === undefined ? "" : ` ${positionals}`}`;

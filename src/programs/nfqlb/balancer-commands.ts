@@ -131,7 +131,8 @@ function workerSettings(
   const { folder, flowsName, queueNumber, worker, running } = own;
   const mtu = numberOption(options, "mtu", 1500, MIN_MTU, 65_535);
   const lifetimeMs = numberOption(options, "ft_ttl", 200, 1, MAX_U32);
-  const capacity = numberOption(options, "ft_size", 500, 1, 1 << 22) + numberOption(options, "ft_buckets", 500, 0, 1 << 22);
+  const capacity =
+    numberOption(options, "ft_size", 500, 1, 1 << 22) + numberOption(options, "ft_buckets", 500, 0, 1 << 22);
   return {
     folder,
     countersName: COUNTERS,

@@ -64,14 +64,16 @@ function* readPcapng(file: Uint8Array, view: DataView): Generator<CapturedPacket
     }
     const type = view.getUint32(at, isLittle);
     const length = view.getUint32(at + 4, isLittle);
-    if (length < 12 || length % 4 !== 0) throw new CommandError(`capture file: bad block length ${length} at byte ${at}`);
+    if (length < 12 || length % 4 !== 0)
+      throw new CommandError(`capture file: bad block length ${length} at byte ${at}`);
     need(file, at, length);
     const body = at + 8;
     const bodyLength = length - 12;
     if (type === BLOCK_INTERFACE && bodyLength >= 8) linkTypes.push(view.getUint16(body, isLittle));
     if (type === BLOCK_ENHANCED && bodyLength >= 20) {
       const captured = view.getUint32(body + 12, isLittle);
-      if (captured > bodyLength - 20) throw new CommandError(`capture file: bad packet length ${captured} at byte ${at}`);
+      if (captured > bodyLength - 20)
+        throw new CommandError(`capture file: bad packet length ${captured} at byte ${at}`);
       const linkType = linkTypes[view.getUint32(body, isLittle)];
       yield linkLayer(++n, linkType, file.subarray(body + 20, body + 20 + captured));
     } else if (type === BLOCK_SIMPLE && bodyLength >= 4) {
@@ -83,13 +85,16 @@ function* readPcapng(file: Uint8Array, view: DataView): Generator<CapturedPacket
 }
 
 function need(file: Uint8Array, at: number, length: number): void {
-  if (at + length > file.length) throw new CommandError(`capture file breaks off at byte ${file.length}, in the item at ${at}`);
+  if (at + length > file.length)
+    throw new CommandError(`capture file breaks off at byte ${file.length}, in the item at ${at}`);
 }
 
 function linkLayer(n: number, linkType: number | undefined, frame: Uint8Array): CapturedPacket {
   const link = linkType === undefined ? undefined : LINK_TYPES.get(linkType);
   if (link === undefined) {
-    throw new CommandError(`capture file: packet ${n} has link type ${linkType}; known: ${[...LINK_TYPES.keys()].join(", ")}`);
+    throw new CommandError(
+      `capture file: packet ${n} has link type ${linkType}; known: ${[...LINK_TYPES.keys()].join(", ")}`,
+    );
   }
   let { header } = link;
   let etherType = 0;

@@ -188,7 +188,13 @@ function describe(
 
 function formatExplanation(e: Explanation): string {
   const endpoint = (address: string | null, port: number | null) =>
-    address === null ? "?" : port === null ? address : address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
+    address === null
+      ? "?"
+      : port === null
+        ? address
+        : address.includes(":")
+          ? `[${address}]:${port}`
+          : `${address}:${port}`;
   const path =
     e.hash === null
       ? ""

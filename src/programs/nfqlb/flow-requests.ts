@@ -55,8 +55,16 @@ function remove(request: FlowRequest, state: FlowSocketState): string {
   return "OK";
 }
 
-function change({ folder, flowsName, counters }: FlowSocketState, apply: (rules: readonly FlowRule[]) => readonly FlowRule[]) {
-  updateFlows(folder, flowsName, (stored) => apply(stored.map(({ rule }) => rule)), (slot) => counters.sumRule(slot));
+function change(
+  { folder, flowsName, counters }: FlowSocketState,
+  apply: (rules: readonly FlowRule[]) => readonly FlowRule[],
+) {
+  updateFlows(
+    folder,
+    flowsName,
+    (stored) => apply(stored.map(({ rule }) => rule)),
+    (slot) => counters.sumRule(slot),
+  );
 }
 
 function matches({ slot, base }: StoredRule, { counters }: FlowSocketState): number {

@@ -137,7 +137,9 @@ export async function sendFlowRequest(address: FlowAddress, request: FlowRequest
   } catch (error) {
     const { code, errno } = error as { code?: string; errno?: string };
     const name = code === "ERR_SYS" ? errno : code;
-    throw new CommandError(`Connect failed. ${name === "ECONNREFUSED" ? "Connection refused" : (name ?? String(error))}`);
+    throw new CommandError(
+      `Connect failed. ${name === "ECONNREFUSED" ? "Connection refused" : (name ?? String(error))}`,
+    );
   }
 }
 

@@ -38,9 +38,7 @@ export const FWMARK_COMMAND: Command = {
     const lookupIndex = hash % table.size;
     const activeIndex = table.lookup[lookupIndex]!;
     const fwmark = activeIndex < 0 ? -1 : table.active[activeIndex]!;
-    io.out(
-      `{ "hash": ${hash}, "lookupindex": ${lookupIndex}, "activeindex": ${activeIndex}, "fwmark": ${fwmark} }\n`,
-    );
+    io.out(`{ "hash": ${hash}, "lookupindex": ${lookupIndex}, "activeindex": ${activeIndex}, "fwmark": ${fwmark} }\n`);
     return 0;
   },
 };

@@ -1,14 +1,6 @@
 import { effectiveSize, MAX_SIZE, primeBelow } from "#maglev";
 import { createStreamTable, deleteRegion, readStreamTable, updateStreamTable } from "#tables";
-import {
-  type Command,
-  CommandError,
-  type Io,
-  numberOption,
-  regionName,
-  shmFolder,
-  wholeNumber,
-} from "./command.js";
+import { type Command, CommandError, type Io, numberOption, regionName, shmFolder, wholeNumber } from "./command.js";
 import type { OptionSpec, ParsedOptions } from "./options.js";
 
 const DEFAULT_TABLE = "nfqlb";

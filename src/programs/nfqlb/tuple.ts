@@ -56,7 +56,8 @@ export function tuplePacket(
   destination: Endpoint,
 ): { readonly etherType: number; readonly bytes: Uint8Array } {
   const is4 = isIpv4(source.address);
-  if (is4 !== isIpv4(destination.address)) throw new CommandError("source and destination are of different IP versions");
+  if (is4 !== isIpv4(destination.address))
+    throw new CommandError("source and destination are of different IP versions");
   const header = is4 ? 20 : 40;
   const bytes = new Uint8Array(header + 20);
   const view = new DataView(bytes.buffer);

@@ -1,0 +1,13 @@
+// For callers
+export {
+  formatAddress,
+  formatPrefix,
+  isIpv4,
+  type Prefix,
+  parseAddress,
+  parsePrefix,
+  prefixContains,
+} from "./address.js";
+export { ConfigError } from "./error.js";
+export type { Conduit, Configuration, Flow, PortNat, Protocol, Stream, Target, Trench, Vip } from "./types.js";
+export { PROTOCOLS } from "./types.js";

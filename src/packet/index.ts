@@ -1,0 +1,11 @@
+// For callers
+// For tests and tools
+export { djb2, hashAddresses, hashKey } from "./hash.js";
+export {
+  Packet,
+  RC_FIRST_FRAGMENT,
+  RC_ICMP_ERROR,
+  RC_LATER_FRAGMENT,
+  UNUSABLE,
+} from "./packet.js";
+export { parse } from "./parse.js";

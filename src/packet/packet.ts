@@ -1,0 +1,92 @@
+/** A packet that cannot be used: too short, malformed or not IP. */
+export const UNUSABLE = -1;
+/** Bits of {@link Packet.rc}, nfqlb's return code of the key builder. */
+export const RC_FIRST_FRAGMENT = 1;
+export const RC_LATER_FRAGMENT = 2;
+export const RC_UDP_ENCAP = 4;
+export const RC_ICMP_ERROR = 8;
+export const RC_ICMP = 16;
+export const RC_ADDRESSES_ONLY = 32;
+
+/**
+ * What `parse` learned of a packet. One object is used for all packets; every field is overwritten by the next parse.
+ * After {@link UNUSABLE} only `rc` means something.
+ */
+export class Packet {
+  /**
+   * The 40 bytes that are hashed: source and destination address (16 bytes each in wire order, IPv4 as ::ffff:a.b.c.d),
+   * then two bytes that are zero or an echo request's identifier, the protocol as u16 in host order, source and
+   * destination port in wire order. In a later fragment bytes 32…35 hold its identification.
+   */
+  readonly key = new Uint8Array(40);
+  /** {@link UNUSABLE} or a sum of RC_ bits. */
+  rc = UNUSABLE;
+  /** Whether the addresses are IPv4. */
+  isV4 = false;
+  /** Protocol in the key; 0 in a later fragment. */
+  protocol = 0;
+  /** Ports in the key, 0 where there are none. */
+  sourcePort = 0;
+  destinationPort = 0;
+  /** ICMP type 8 or ICMPv6 type 128 as the packet's own type. */
+  isEchoRequest = false;
+  /** Identification of a fragment: 16 bits in IPv4, 32 in IPv6; else 0. */
+  fragmentId = 0;
+  /** What a fragment's identity holds besides addresses and identification: IPv4 the protocol, IPv6 0. */
+  l3Protocol = 0;
+  /** Index of the packet's own (outer) L4 header in the bytes parsed, and its protocol; -1 in a later fragment. */
+  l4Offset = -1;
+  l4Protocol = -1;
+
+  /** Which of the two forms bytes 0…11 and 16…27 of the key have; -1 = neither yet. */
+  #form = -1;
+
+  /** Copies two 4-byte addresses into the key. */
+  setAddresses4(bytes: Uint8Array, source: number, destination: number): void {
+    const key = this.key;
+    if (this.#form !== 4) {
+      key.fill(0, 0, 32);
+      key[10] = 0xff;
+      key[11] = 0xff;
+      key[26] = 0xff;
+      key[27] = 0xff;
+      this.#form = 4;
+    }
+    key[12] = bytes[source]!;
+    key[13] = bytes[source + 1]!;
+    key[14] = bytes[source + 2]!;
+    key[15] = bytes[source + 3]!;
+    key[28] = bytes[destination]!;
+    key[29] = bytes[destination + 1]!;
+    key[30] = bytes[destination + 2]!;
+    key[31] = bytes[destination + 3]!;
+    this.isV4 = true;
+  }
+
+  /** Copies two 16-byte addresses into the key. */
+  setAddresses6(bytes: Uint8Array, source: number, destination: number): void {
+    const key = this.key;
+    for (let i = 0; i < 16; i++) {
+      key[i] = bytes[source + i]!;
+      key[16 + i] = bytes[destination + i]!;
+    }
+    this.#form = 6;
+    this.isV4 = false;
+  }
+
+  /** Writes the last 8 bytes of the key and the numbers that mirror them. `identifier` is an echo request's, else 0. */
+  setTransport(protocol: number, sourcePort: number, destinationPort: number, identifier: number): void {
+    const key = this.key;
+    key[32] = identifier >> 8;
+    key[33] = identifier & 0xff;
+    key[34] = protocol;
+    key[35] = 0;
+    key[36] = sourcePort >> 8;
+    key[37] = sourcePort & 0xff;
+    key[38] = destinationPort >> 8;
+    key[39] = destinationPort & 0xff;
+    this.protocol = protocol;
+    this.sourcePort = sourcePort;
+    this.destinationPort = destinationPort;
+  }
+}
