@@ -1,4 +1,4 @@
-import { type Classification, classify, programStream } from "#flow";
+import { type Classification, classify } from "#flow";
 import { hashAddresses, hashKey, Packet, parse, RC_FIRST_FRAGMENT, RC_LATER_FRAGMENT, UNUSABLE } from "#packet";
 import type { FragmentTable } from "./fragments.js";
 import { OUTCOME, type Outcome } from "./outcome.js";
@@ -106,7 +106,7 @@ export class Decider {
         this.#classify(bytes, end);
       }
       if (this.rule < 0) return this.#answer(OUTCOME.noFlow, this.#options.noFlowFwmark);
-      this.stream = programStream(this.program, this.rule);
+      this.stream = this.#classification.stream;
     } else {
       this.stream = 0;
     }

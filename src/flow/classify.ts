@@ -1,27 +1,32 @@
 import type { Packet } from "#packet";
 import {
+  ARGUMENT_MASK,
+  ARGUMENT_SHIFT,
   CLASS_OTHER,
   CLASS_PING,
   CLASS_SCTP,
   CLASS_TCP,
   CLASS_UDP,
   DESTINATION_PORT,
+  ENTRY_ENCAP,
+  ENTRY_MATCHES,
+  ENTRY_RULE,
+  ENTRY_SLOT,
+  ENTRY_STREAM,
+  ENTRY_WHOLE,
+  ENTRY_WORDS,
   HEADER_ROOT4,
   HEADER_ROOT6,
-  HEADER_WORDS,
+  INDEX_SHIFT,
   NODE_COMPARE,
   NODE_DENSE,
   NODE_LEAF,
+  NODE_PAGE,
   NODE_PORT_SEARCH,
   NODE_PORT_TABLE,
   NODE_PROTOCOL,
   NODE_SPARSE,
-  RULE_ENCAP,
-  RULE_FULL,
-  RULE_MATCHES,
-  RULE_SLOT,
-  RULE_STREAM,
-  RULE_WORDS,
+  TYPE_MASK,
 } from "./program.js";
 
 const TCP = 6;
@@ -34,6 +39,8 @@ export const NO_RULE = -1;
 
 /** What a classification found besides the rule; reused for every packet. */
 export class Classification {
+  /** Index of the table that the rule names, in `streamsOf(rules)`; means nothing without a rule. */
+  stream = -1;
   /** UDP destination port whose payload is to be taken as SCTP, or 0. */
   udpEncapPort = 0;
 }
@@ -61,38 +68,40 @@ export function classify(
 ): number {
   const key = packet.key;
   const protocolClass = isPromiscuousPing && packet.isEchoRequest ? CLASS_PING : classOf(packet.protocol);
-  let at = program[packet.isV4 ? HEADER_ROOT4 : HEADER_ROOT6]!;
+  let node = program[packet.isV4 ? HEADER_ROOT4 : HEADER_ROOT6]!;
   for (;;) {
-    const type = program[at]!;
-    if (type === NODE_COMPARE) {
-      at = program[at + (isEqual(program, at, key) ? 3 : 4)]!;
-    } else if (type === NODE_DENSE) {
-      at = program[at + 2 + key[program[at + 1]!]!]!;
-    } else if (type === NODE_PROTOCOL) {
-      at = program[at + 1 + protocolClass]!;
-    } else if (type === NODE_PORT_SEARCH) {
-      const port = program[at + 1] === DESTINATION_PORT ? packet.destinationPort : packet.sourcePort;
-      const last = at + 4 + (program[at + 2]! - 1) * 2;
-      let node = program[at + 3]!;
-      for (let i = at + 4; i < last && program[i]! <= port; i += 2) node = program[i + 1]!;
-      at = node;
-    } else if (type === NODE_PORT_TABLE) {
-      const port = program[at + 1] === DESTINATION_PORT ? packet.destinationPort : packet.sourcePort;
-      const node = program[at + 2 + (port >> 8)]!;
-      at = node >= 0 ? node : program[-node + (port & 0xff)]!;
-    } else if (type === NODE_SPARSE) {
-      const byte = key[program[at + 1]!]!;
-      const last = at + 4 + program[at + 2]! * 2;
-      let node = program[at + 3]!;
-      for (let i = at + 4; i < last; i += 2) {
-        if (program[i] === byte) {
-          node = program[i + 1]!;
-          break;
-        }
+    const argument = (node >>> ARGUMENT_SHIFT) & ARGUMENT_MASK;
+    const at = node >>> INDEX_SHIFT;
+    switch (node & TYPE_MASK) {
+      case NODE_COMPARE:
+        node = program[at + (isEqual(program, at, key, argument) ? 1 : 2)]!;
+        break;
+      case NODE_SPARSE:
+        node = findByte(program, at, key[argument]!);
+        break;
+      case NODE_DENSE:
+        node = program[at + key[argument]!]!;
+        break;
+      case NODE_PROTOCOL:
+        node = program[at + protocolClass]!;
+        break;
+      case NODE_PORT_SEARCH: {
+        const port = argument === DESTINATION_PORT ? packet.destinationPort : packet.sourcePort;
+        const last = at + 2 * program[at]!;
+        node = program[at + 1]!;
+        for (let i = at + 2; i < last && program[i]! <= port; i += 2) node = program[i + 1]!;
+        break;
       }
-      at = node;
-    } else {
-      return ask(program, at, type !== NODE_LEAF, protocolClass, packet, bytes, end, hits, out);
+      case NODE_PORT_TABLE: {
+        const port = argument === DESTINATION_PORT ? packet.destinationPort : packet.sourcePort;
+        node = program[at + (port >> 8)]!;
+        if ((node & TYPE_MASK) === NODE_PAGE) node = program[(node >>> INDEX_SHIFT) + (port & 0xff)]!;
+        break;
+      }
+      case NODE_LEAF:
+        return ask(program, at, false, protocolClass, packet, bytes, end, hits, out);
+      default:
+        return ask(program, at, true, protocolClass, packet, bytes, end, hits, out);
     }
   }
 }
@@ -101,11 +110,16 @@ function classOf(protocol: number): number {
   return protocol === TCP ? CLASS_TCP : protocol === UDP ? CLASS_UDP : protocol === SCTP ? CLASS_SCTP : CLASS_OTHER;
 }
 
-function isEqual(program: Int32Array, node: number, key: Uint8Array): boolean {
-  const first = program[node + 1]!;
-  const count = program[node + 2]!;
-  for (let i = 0; i < count; i++) if (program[node + 5 + i] !== key[first + i]) return false;
+function isEqual(program: Int32Array, node: number, key: Uint8Array, first: number): boolean {
+  const count = program[node]!;
+  for (let i = 0; i < count; i++) if (program[node + 3 + i] !== key[first + i]) return false;
   return true;
+}
+
+function findByte(program: Int32Array, node: number, byte: number): number {
+  const last = node + 2 + 2 * program[node]!;
+  for (let i = node + 2; i < last; i += 2) if (program[i] === byte) return program[i + 1]!;
+  return program[node + 1]!;
 }
 
 /** Asks the rules of a leaf in order; `isFull`: nothing is known of them yet. */
@@ -121,17 +135,18 @@ function ask(
   out: Classification,
 ): number {
   out.udpEncapPort = 0;
-  const count = program[leaf + 1]!;
-  for (let i = 0; i < count; i++) {
-    const rule = program[leaf + 2 + i]!;
-    const record = HEADER_WORDS + rule * RULE_WORDS;
-    if (isFull && !fits(program, program[record + RULE_FULL]!, protocolClass, packet)) continue;
-    const matches = program[record + RULE_MATCHES]!;
+  const last = leaf + 1 + program[leaf]! * ENTRY_WORDS;
+  for (let entry = leaf + 1; entry < last; entry += ENTRY_WORDS) {
+    if (isFull && !fits(program, program[entry + ENTRY_WHOLE]!, protocolClass, packet)) continue;
+    const matches = program[entry + ENTRY_MATCHES]!;
     if (matches !== 0 && protocolClass !== CLASS_PING && !holdsAll(program, matches, packet, bytes, end)) continue;
-    const slot = program[record + RULE_SLOT]!;
+    const slot = program[entry + ENTRY_SLOT]!;
     hits[slot] = hits[slot]! + 1;
-    if (protocolClass !== CLASS_PING) out.udpEncapPort = program[record + RULE_ENCAP]!;
-    if (program[record + RULE_STREAM]! >= 0) return rule;
+    if (protocolClass !== CLASS_PING) out.udpEncapPort = program[entry + ENTRY_ENCAP]!;
+    const stream = program[entry + ENTRY_STREAM]!;
+    if (stream < 0) continue;
+    out.stream = stream;
+    return program[entry + ENTRY_RULE]!;
   }
   return NO_RULE;
 }
@@ -201,9 +216,4 @@ function isInPorts(program: Int32Array, list: number, port: number): boolean {
     if (port >= program[list + 1 + i * 2]! && port <= program[list + 2 + i * 2]!) return true;
   }
   return false;
-}
-
-/** Index of the table's name that a rule's packets belong to; see `streamsOf`. `rule` is a result of `classify` ≥ 0. */
-export function programStream(program: Int32Array, rule: number): number {
-  return program[HEADER_WORDS + rule * RULE_WORDS + RULE_STREAM]!;
 }

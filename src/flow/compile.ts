@@ -12,17 +12,14 @@ import {
   HEADER_ROOT6,
   HEADER_RULES,
   HEADER_WORDS,
+  MAX_PROGRAM_WORDS,
   NODE_FULL,
   NODE_LEAF,
+  NODE_PAGE,
   NODE_PORT_SEARCH,
   NODE_PORT_TABLE,
   NODE_PROTOCOL,
-  RULE_ENCAP,
-  RULE_FULL,
-  RULE_MATCHES,
-  RULE_SLOT,
-  RULE_STREAM,
-  RULE_WORDS,
+  reference,
   SOURCE_PORT,
 } from "./program.js";
 import type { FlowRule } from "./rule.js";
@@ -33,7 +30,7 @@ const PROTOCOL_NUMBERS = { tcp: 6, udp: 17, sctp: 132 } as const;
 const PROTOCOL_CLASSES = { tcp: CLASS_TCP, udp: CLASS_UDP, sctp: CLASS_SCTP } as const;
 const ALL_CLASSES = (1 << CLASSES) - 1;
 /** Up to so many intervals a port node searches; above it looks up in two steps. */
-const SEARCHED_INTERVALS = 8;
+const SEARCHED_INTERVALS = 3;
 /** Words that the decision graph may take, 16 MiB; what would go beyond becomes a list of whole rules. */
 const MAX_WORDS = 4 << 20;
 
@@ -45,7 +42,7 @@ const SOURCE = 3;
 const SPORT = 4;
 const DONE = 5;
 
-/** Names of the tables that the rules refer to, in order of first use; rule records hold indices into it. */
+/** Names of the tables that the rules refer to, in order of first use; leaves hold indices into it. */
 export function streamsOf(rules: readonly FlowRule[]): readonly string[] {
   return [...new Set(rules.map(({ target }) => target).filter((target) => target !== ""))];
 }
@@ -60,7 +57,7 @@ export function streamsOf(rules: readonly FlowRule[]): readonly string[] {
  *
  * @param rules in evaluation order
  * @param slots counter slot of each rule
- * @throws {RangeError} rules and slots differ in length
+ * @throws {RangeError} rules and slots differ in length, or the rules alone exceed 32 MiB
  */
 export function compile(rules: readonly FlowRule[], slots: readonly number[]): Int32Array {
   if (rules.length !== slots.length) throw new RangeError(`compile: ${rules.length} rules, ${slots.length} slots`);
@@ -71,6 +68,8 @@ class Compiler {
   readonly #rules: readonly FlowRule[];
   readonly #slots: readonly number[];
   readonly #words = new WordWriter();
+  /** Each rule as leaves list it, see ENTRY_*. */
+  #entries: readonly (readonly number[])[] = [];
   /** Per dimension and kind of packet: nodes by the set of rules they decide among. */
   readonly #memo = new Map<string, number>();
 
@@ -81,25 +80,27 @@ class Compiler {
 
   compile(): Int32Array {
     const words = this.#words;
-    words.reserve(HEADER_WORDS + this.#rules.length * RULE_WORDS);
+    words.reserve(HEADER_WORDS);
     words.set(HEADER_RULES, this.#rules.length);
-    this.#writeRules();
+    this.#writeTests();
     const all = this.#rules.map((_, rule) => rule);
     words.set(HEADER_ROOT4, this.#addressNode(all, DESTINATION, false, 4));
     words.set(HEADER_ROOT6, this.#addressNode(all, DESTINATION, false, 6));
+    if (words.length > MAX_PROGRAM_WORDS)
+      throw new RangeError(`compile: ${words.length} words for ${this.#rules.length} rules`);
     return words.finish();
   }
 
-  #writeRules(): void {
+  #writeTests(): void {
     const streams = new Map(streamsOf(this.#rules).map((name, index) => [name, index]));
-    for (const [index, rule] of this.#rules.entries()) {
-      const record = HEADER_WORDS + index * RULE_WORDS;
-      this.#words.set(record + RULE_STREAM, streams.get(rule.target) ?? -1);
-      this.#words.set(record + RULE_SLOT, this.#slots[index]!);
-      this.#words.set(record + RULE_ENCAP, rule.udpEncapPort);
-      this.#words.set(record + RULE_MATCHES, this.#writeMatches(rule));
-      this.#words.set(record + RULE_FULL, this.#writeWhole(rule));
-    }
+    this.#entries = this.#rules.map((rule, index) => [
+      index,
+      streams.get(rule.target) ?? -1,
+      this.#slots[index]!,
+      rule.udpEncapPort,
+      this.#writeMatches(rule),
+      this.#writeWhole(rule),
+    ]);
   }
 
   #writeMatches({ byteMatches }: FlowRule): number {
@@ -141,11 +142,15 @@ class Compiler {
   }
 
   #build(possible: readonly number[], dimension: number, isPing: boolean, family: 4 | 6): number {
-    if (dimension === DONE) return this.#words.append([NODE_LEAF, possible.length, ...possible]);
-    if (this.#words.length > MAX_WORDS) return this.#words.append([NODE_FULL, possible.length, ...possible]);
+    if (dimension === DONE) return this.#list(NODE_LEAF, possible);
+    if (this.#words.length > MAX_WORDS) return this.#list(NODE_FULL, possible);
     if (dimension === PROTOCOL) return this.#protocolNode(possible, family);
     if (dimension === DPORT || dimension === SPORT) return this.#portNode(possible, dimension, isPing, family);
     return this.#addressNode(possible, dimension, isPing, family);
+  }
+
+  #list(type: number, rules: readonly number[]): number {
+    return reference(type, 0, this.#words.append([rules.length, ...rules.flatMap((rule) => this.#entries[rule]!)]));
   }
 
   /** The rules up to the first one that leaves nothing to ask: those behind it can never be reached. */
@@ -180,6 +185,7 @@ class Compiler {
       keyStart: dimension === DESTINATION ? 16 : 0,
       words: this.#words,
       isFull: () => this.#words.length > MAX_WORDS,
+      list: (rules) => this.#list(NODE_FULL, rules),
       next: (candidates) => this.#node(candidates, dimension + 1, isPing, family),
     });
   }
@@ -190,7 +196,7 @@ class Compiler {
       const fitting = possible.filter((index) => ((classesOf(this.#rules[index]!) >> protocolClass) & 1) === 1);
       children.push(this.#node(fitting, PROTOCOL + 1, protocolClass === CLASS_PING, family));
     }
-    return this.#words.append([NODE_PROTOCOL, ...children]);
+    return reference(NODE_PROTOCOL, 0, this.#words.append(children));
   }
 
   #portNode(possible: readonly number[], dimension: number, isPing: boolean, family: 4 | 6): number {
@@ -204,7 +210,7 @@ class Compiler {
     const distinct = intervals.filter(({ node }, i) => i === 0 || node !== intervals[i - 1]!.node);
     if (distinct.length <= SEARCHED_INTERVALS) {
       const rest = distinct.slice(1).flatMap(({ first, node }) => [first, node]);
-      return this.#words.append([NODE_PORT_SEARCH, which, distinct.length, distinct[0]!.node, ...rest]);
+      return reference(NODE_PORT_SEARCH, which, this.#words.append([distinct.length, distinct[0]!.node, ...rest]));
     }
     return this.#portTable(which, distinct);
   }
@@ -214,18 +220,18 @@ class Compiler {
     for (const [i, { first, node }] of intervals.entries()) nodes.fill(node, first, intervals[i + 1]?.first ?? 65_536);
     const pages = new Map<string, number>();
     const top: number[] = [];
-    for (let page = 0; page < 256; page++) {
-      const content = nodes.subarray(page * 256, page * 256 + 256);
+    for (let start = 0; start < 65_536; start += 256) {
+      const content = nodes.subarray(start, start + 256);
       if (content.every((node) => node === content[0])) {
         top.push(content[0]!);
         continue;
       }
       const text = content.join();
-      const known = pages.get(text) ?? this.#words.append([...content]);
-      pages.set(text, known);
-      top.push(-known);
+      const page = pages.get(text) ?? reference(NODE_PAGE, 0, this.#words.append([...content]));
+      pages.set(text, page);
+      top.push(page);
     }
-    return this.#words.append([NODE_PORT_TABLE, which, ...top]);
+    return reference(NODE_PORT_TABLE, which, this.#words.append(top));
   }
 }
 

@@ -1,5 +1,5 @@
 // For callers
-export { Classification, classify, programStream } from "./classify.js";
+export { Classification, classify } from "./classify.js";
 export { compile, streamsOf } from "./compile.js";
 export { formatFlowRule } from "./format.js";
 export { deleteFlow, setFlow } from "./order.js";

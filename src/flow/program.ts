@@ -1,31 +1,49 @@
 /**
- * Layout of a compiled classifier: one Int32Array of words, position independent. References between nodes are word
- * indices from its start, so it can lie anywhere in shared memory.
+ * Layout of a compiled classifier: one Int32Array of words, position independent. References between nodes count
+ * words from its start, so it can lie anywhere in shared memory.
  *
- * Header: words 0…7, see HEADER_*. Then one record of RULE_WORDS per rule, then nodes and tests in any order.
+ * Header: words 0…7, see HEADER_*; the rest is nodes and tests in any order.
  */
 export const HEADER_WORDS = 8;
 export const HEADER_RULES = 0; // number of rules
 export const HEADER_ROOT4 = 1; // node where IPv4 packets begin
 export const HEADER_ROOT6 = 2; // node where IPv6 packets begin
 
-/** A rule's record begins at HEADER_WORDS + rule * RULE_WORDS. */
-export const RULE_WORDS = 8;
-export const RULE_STREAM = 0; // index of the table's name, -1 in a helper rule
-export const RULE_SLOT = 1; // counter slot
-export const RULE_ENCAP = 2; // UDP port of encapsulated SCTP or 0
-export const RULE_MATCHES = 3; // word index of the byte matches, 0 = none
-export const RULE_FULL = 4; // word index of the whole rule as a test, 0 = none (see FULL below)
+/** A rule as a leaf lists it: everything a match needs lies together, for the cache's sake. */
+export const ENTRY_WORDS = 6;
+export const ENTRY_RULE = 0; // index in evaluation order
+export const ENTRY_STREAM = 1; // index of the table's name, -1 in a helper rule
+export const ENTRY_SLOT = 2; // counter slot
+export const ENTRY_ENCAP = 3; // UDP port of encapsulated SCTP or 0
+export const ENTRY_MATCHES = 4; // word index of the byte matches, 0 = none
+export const ENTRY_WHOLE = 5; // word index of the whole rule as a test
 
-/** Node types, the first word of a node. */
-export const NODE_COMPARE = 1; // [type, key index, n, equal, else, n bytes]
-export const NODE_SPARSE = 2; // [type, key index, n, else, n × (byte, node)]
-export const NODE_DENSE = 3; // [type, key index, 256 nodes]
-export const NODE_PROTOCOL = 4; // [type, node per protocol class]
-export const NODE_PORT_SEARCH = 5; // [type, which, n, node 0, (n - 1) × (first port, node)]
-export const NODE_PORT_TABLE = 6; // [type, which, 256 × node of a whole page, or -page]; a page is 256 nodes
-export const NODE_LEAF = 7; // [type, n, n × rule]; addresses, protocol and ports are known to fit
-export const NODE_FULL = 8; // [type, n, n × rule]; each rule has to be tested as a whole
+/**
+ * A reference to a node: type in bits 0…3, argument in bits 4…8, word index of the node in bits 9…31. Type and argument
+ * stand in the reference, not in the node, so that a step costs one dependent load.
+ */
+export const TYPE_MASK = 15;
+export const ARGUMENT_SHIFT = 4;
+export const ARGUMENT_MASK = 31;
+export const INDEX_SHIFT = 9;
+/** Words a program may have so that every reference fits. */
+export const MAX_PROGRAM_WORDS = 1 << 23;
+
+/** Node types; in brackets the node's words, behind "arg" the meaning of the reference's argument. */
+export const NODE_COMPARE = 1; // [n, equal, else, n bytes], arg: key index
+export const NODE_SPARSE = 2; // [n, else, n × (byte, node)], arg: key index
+export const NODE_DENSE = 3; // [256 nodes], arg: key index
+export const NODE_PROTOCOL = 4; // [node per protocol class]
+export const NODE_PORT_SEARCH = 5; // [n, node 0, (n - 1) × (first port, node)], arg: which port
+export const NODE_PORT_TABLE = 6; // [256 × node of a whole page, or reference to a page], arg: which port
+export const NODE_LEAF = 7; // [n, n × entry]; addresses, protocol and ports are known to fit
+export const NODE_FULL = 8; // [n, n × entry]; each rule has to be tested as a whole
+export const NODE_PAGE = 9; // [256 nodes], only inside a port table
+
+/** The reference to the node of that type at a word index. */
+export function reference(type: number, argument: number, index: number): number {
+  return (index << INDEX_SHIFT) | (argument << ARGUMENT_SHIFT) | type;
+}
 
 /** Protocol classes, in the order of a protocol node's children. */
 export const CLASS_TCP = 0;

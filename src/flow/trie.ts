@@ -1,9 +1,9 @@
 import type { Prefix } from "#model";
-import { NODE_COMPARE, NODE_DENSE, NODE_FULL, NODE_SPARSE } from "./program.js";
+import { NODE_COMPARE, NODE_DENSE, NODE_SPARSE, reference } from "./program.js";
 import type { WordWriter } from "./word-writer.js";
 
 /** Up to so many different bytes a node lists them; above it has one entry per byte value. */
-const LISTED_BYTES = 4;
+const LISTED_BYTES = 1;
 
 /** A prefix still to be walked down, and its rule. */
 type Item = { readonly prefix: Prefix; readonly rule: number };
@@ -20,6 +20,8 @@ export type TrieOptions = {
   readonly words: WordWriter;
   /** Whether the program has become too long to go on. */
   readonly isFull: () => boolean;
+  /** Node that asks whole rules one by one. */
+  readonly list: (rules: readonly number[]) => number;
   /** Node that goes on with the rules whose prefixes contain the address, ascending. */
   readonly next: (candidates: readonly number[]) => number;
 };
@@ -64,15 +66,14 @@ function level(options: TrieOptions, items: readonly Item[], settled: readonly n
   if (items.length === 0) return options.next(settled);
   const { words, keyStart } = options;
   if (options.isFull()) {
-    const rules = unique([...settled, ...items.map(({ rule }) => rule)]);
-    return words.append([NODE_FULL, rules.length, ...rules]);
+    return options.list(unique([...settled, ...items.map(({ rule }) => rule)]));
   }
   const shared = sharedBytes(items, depth);
   if (shared > 0) {
     const end = depth + shared;
     const path = [...items[0]!.prefix.address.subarray(depth, end)];
     const equal = descend(options, items, settled, end);
-    return words.append([NODE_COMPARE, keyStart + depth, shared, equal, options.next(settled), ...path]);
+    return reference(NODE_COMPARE, keyStart + depth, words.append([shared, equal, options.next(settled), ...path]));
   }
   const children = new Map<number, Item[]>();
   for (const item of items) {
@@ -88,11 +89,11 @@ function level(options: TrieOptions, items: readonly Item[], settled: readonly n
   const otherwise = options.next(settled);
   const nodes = [...children].map(([byte, child]) => [byte, descend(options, child, settled, depth + 1)] as const);
   if (nodes.length <= LISTED_BYTES) {
-    return words.append([NODE_SPARSE, keyStart + depth, nodes.length, otherwise, ...nodes.flat()]);
+    return reference(NODE_SPARSE, keyStart + depth, words.append([nodes.length, otherwise, ...nodes.flat()]));
   }
   const dense = new Array<number>(256).fill(otherwise);
   for (const [byte, node] of nodes) dense[byte] = node;
-  return words.append([NODE_DENSE, keyStart + depth, ...dense]);
+  return reference(NODE_DENSE, keyStart + depth, words.append(dense));
 }
 
 /** Goes on at `depth`: prefixes that end before it are settled now. */

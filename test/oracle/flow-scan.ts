@@ -20,10 +20,12 @@ export function scan(
   let udpEncapPort = 0;
   const isPing = isPromiscuousPing && packet.isEchoRequest;
   for (const [index, rule] of rules.entries()) {
-    if (!isInside(rule.destinations, packet.key.slice(16, 32)) || !isInside(rule.sources, packet.key.slice(0, 16))) continue;
+    if (!isInside(rule.destinations, packet.key.slice(16, 32)) || !isInside(rule.sources, packet.key.slice(0, 16)))
+      continue;
     if (!isPing) {
       if (rule.protocols.length > 0 && !rule.protocols.some((name) => NUMBERS[name] === packet.protocol)) continue;
-      if (!isPort(rule.destinationPorts, packet.destinationPort) || !isPort(rule.sourcePorts, packet.sourcePort)) continue;
+      if (!isPort(rule.destinationPorts, packet.destinationPort) || !isPort(rule.sourcePorts, packet.sourcePort))
+        continue;
       if (!rule.byteMatches.every((match) => holds(match, packet, bytes.subarray(0, end)))) continue;
       udpEncapPort = rule.udpEncapPort;
     }
