@@ -1,4 +1,5 @@
 import type { PacketBatch, VerdictBuffer } from "#netlink/queue";
+import { MSG_DONTWAIT } from "#sys";
 import type { LoopCounters } from "./counters.js";
 import type { Decider } from "./decide.js";
 import type { TableView } from "./table-view.js";
@@ -35,7 +36,7 @@ export function runLoop({ fd, batch, verdicts, tables, decider, counters, stop }
       verdicts.put(batch.packetId[i]!, fwmark);
       counters.outcome(decider.outcome);
     }
-    counters.batch(count, verdicts.send(fd)); // one send, in the order of arrival; the packets travel on inside it
+    counters.batch(count, verdicts.send(fd), batch.errors); // one send, in the order of arrival; the packets travel on inside it
     tables.leave(); // only now: who waits for readers of an old image knows that its marks are all on their way
   }
 }

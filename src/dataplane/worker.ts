@@ -52,13 +52,14 @@ export function serveQueue(settings: WorkerSettings, stop: Int32Array, onReady: 
   tier?.setNames([settings.tierName!]);
   using tables = new TableView(settings.folder, settings.flowsName, streams, tier);
   const block = counterFile.block(settings.worker);
+  const fragments = new FragmentTable(settings.fragments.capacity, settings.fragments.lifetimeMs);
   const decider = new Decider({
     options: settings.decider,
     classification: new Classification(),
     program: settings.flowsName === null ? null : new Int32Array(0),
     udpEncapPort: settings.udpEncapPort,
     streams,
-    fragments: new FragmentTable(settings.fragments.capacity, settings.fragments.lifetimeMs),
+    fragments,
     tier,
     hits: block.ruleHits,
     nowMs: () => performance.now(),
@@ -74,7 +75,7 @@ export function serveQueue(settings: WorkerSettings, stop: Int32Array, onReady: 
     verdicts: new VerdictBuffer(settings.queue.queueNumber, BATCH_PACKETS),
     tables,
     decider,
-    counters: new LoopCounters(block),
+    counters: new LoopCounters(block, fragments.counters),
     stop,
   });
 }

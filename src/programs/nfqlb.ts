@@ -4,7 +4,7 @@ import { type Command, CommandError, type Io } from "./nfqlb/command.js";
 import { EXPLAIN_COMMAND } from "./nfqlb/explain-command.js";
 import { FLOW_COMMANDS } from "./nfqlb/flow-commands.js";
 import { FWMARK_COMMAND } from "./nfqlb/fwmark-command.js";
-import { missingOption, parseOptions, UsageError } from "./nfqlb/options.js";
+import { missingOption, parseOptions } from "./nfqlb/options.js";
 import { STATS_COMMAND } from "./nfqlb/stats-command.js";
 import { TABLE_COMMANDS } from "./nfqlb/table-commands.js";
 

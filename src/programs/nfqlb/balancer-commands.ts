@@ -76,7 +76,7 @@ async function balance(options: ParsedOptions, io: Io, { mode }: { mode: "lb" | 
   const settings = queues.map((queueNumber, worker) =>
     workerSettings(options, { folder, flowsName, queueNumber, worker, running }),
   );
-  io.out(fragmentLine(options));
+  io.out(fragmentLine(running));
   return await new Promise<number>((resolve) => {
     let exitCode = 0;
     const threads = new QueueThreads(join(__dirname, "queue-worker.cjs"), settings, {
@@ -121,6 +121,12 @@ function readRunningOptions(options: ParsedOptions, queues: readonly number[]): 
     noTargetFwmark: numberOption(options, "notargets_fwmark", -1, -1, MAX_FWMARK),
     isPromiscuousPing: options.values.has("promiscuous_ping"),
     tierName: options.values.has("lbshm") ? regionName(options, "lbshm", "") : null,
+    fragments: {
+      size: numberOption(options, "ft_size", 500, 1, 1 << 22),
+      buckets: numberOption(options, "ft_buckets", 500, 0, 1 << 22),
+      lifetimeMs: numberOption(options, "ft_ttl", 200, 1, MAX_U32),
+      mtu: numberOption(options, "mtu", 1500, MIN_MTU, 65_535),
+    },
   };
 }
 
@@ -129,10 +135,7 @@ function workerSettings(
   own: { folder: string; flowsName: string | null; queueNumber: number; worker: number; running: RunningOptions },
 ): WorkerSettings {
   const { folder, flowsName, queueNumber, worker, running } = own;
-  const mtu = numberOption(options, "mtu", 1500, MIN_MTU, 65_535);
-  const lifetimeMs = numberOption(options, "ft_ttl", 200, 1, MAX_U32);
-  const capacity =
-    numberOption(options, "ft_size", 500, 1, 1 << 22) + numberOption(options, "ft_buckets", 500, 0, 1 << 22);
+  const { size, buckets, lifetimeMs, mtu } = running.fragments;
   return {
     folder,
     countersName: COUNTERS,
@@ -147,15 +150,12 @@ function workerSettings(
     tierName: running.tierName,
     udpEncapPort: flowsName === null ? numberOption(options, "sctp_encap", 0, 0, 65_535) : 0,
     decider: running,
-    fragments: { capacity, lifetimeMs },
+    fragments: { capacity: size + buckets, lifetimeMs },
   };
 }
 
-function fragmentLine({ values }: ParsedOptions): string {
-  const [size, buckets, mtu, ttl] = ["ft_size", "ft_buckets", "mtu", "ft_ttl"].map(
-    (name) => values.get(name) ?? commonOptions.find((option) => option.name === name)!.default,
-  );
-  return `FragTable; size=${size}, buckets=${buckets}, frag=0, mtu=${mtu}, ttl=${ttl}\n`;
+function fragmentLine({ fragments: { size, buckets, mtu, lifetimeMs } }: RunningOptions): string {
+  return `FragTable; size=${size}, buckets=${buckets}, frag=0, mtu=${mtu}, ttl=${lifetimeMs}\n`;
 }
 
 function queueLine(options: ParsedOptions, ready: WorkerReady): string {

@@ -1,4 +1,5 @@
 import { deleteFlow, type FlowRule, formatFlowRule, parseFlowRule, setFlow } from "#flow";
+import { ConfigError } from "#model";
 import { type CounterFile, hasRegion, readFlows, type StoredRule, updateFlows } from "#tables";
 import type { FlowRequest } from "./flow-socket.js";
 
@@ -33,7 +34,8 @@ export function answerFlowRequest(request: FlowRequest, state: FlowSocketState):
         throw new Refusal("FAIL: action unknown");
     }
   } catch (error) {
-    return `${(error as Error).message}\0`;
+    // A configuration error's rule is upstream's whole reply; anything else says what it is.
+    return `${error instanceof ConfigError ? error.rule : (error as Error).message}\0`;
   }
 }
 
@@ -58,13 +60,8 @@ function remove(request: FlowRequest, state: FlowSocketState): string {
 function change(
   { folder, flowsName, counters }: FlowSocketState,
   apply: (rules: readonly FlowRule[]) => readonly FlowRule[],
-) {
-  updateFlows(
-    folder,
-    flowsName,
-    (stored) => apply(stored.map(({ rule }) => rule)),
-    (slot) => counters.sumRule(slot),
-  );
+): void {
+  updateFlows(folder, flowsName, apply, (slot) => counters.sumRule(slot));
 }
 
 function matches({ slot, base }: StoredRule, { counters }: FlowSocketState): number {

@@ -7,6 +7,13 @@ export type RunningOptions = DeciderOptions & {
   readonly queues: readonly number[];
   /** Table of the load balancer tier, or null. */
   readonly tierName: string | null;
+  /** Records of fragments: --ft_size and --ft_buckets, their lifetime, and the MTU as given. */
+  readonly fragments: {
+    readonly size: number;
+    readonly buckets: number;
+    readonly lifetimeMs: number;
+    readonly mtu: number;
+  };
 };
 
 const DEFAULTS: RunningOptions = {
@@ -16,6 +23,7 @@ const DEFAULTS: RunningOptions = {
   noTargetFwmark: -1,
   isPromiscuousPing: false,
   tierName: null,
+  fragments: { size: 500, buckets: 500, lifetimeMs: 200, mtu: 1500 },
 };
 
 /** The options as the text that goes into the counter file. */

@@ -1,0 +1,103 @@
+import { type Codec, concat, DecodeError } from "./codec.js";
+
+/** NLA_F_NESTED and NLA_F_NET_BYTEORDER; include/uapi/linux/netlink.h (v6.18). */
+const NLA_F_NESTED = 0x8000;
+const TYPE_MASK = 0x3fff;
+const HEADER_BYTES = 4;
+
+/** One kind of netlink attribute in a set: its number and the form of its payload. */
+export type Attribute<T> = { readonly type: number; readonly codec: Codec<T>; readonly isNested: boolean };
+
+/** An attribute that is not declared, as it came. */
+export type UnknownAttribute = { readonly type: number; readonly payload: Uint8Array };
+
+type Fields = Record<string, Attribute<unknown>>;
+type FieldValue<A> = A extends Attribute<infer T> ? T : never;
+/** Absent attributes are absent keys; unknown ones are kept in `unknown`. */
+export type AttributesValue<F> = { readonly [K in keyof F]?: FieldValue<F[K]> | undefined } & {
+  readonly unknown?: readonly UnknownAttribute[] | undefined;
+};
+
+/** An attribute with that number. */
+export function attr<T>(type: number, codec: Codec<T>): Attribute<T> {
+  return { type, codec, isNested: false };
+}
+
+/** An attribute that holds attributes; its number carries NLA_F_NESTED when written. */
+export function nested<T>(type: number, codec: Codec<T>): Attribute<T> {
+  return { type, codec, isNested: true };
+}
+
+/**
+ * A set of netlink attributes as an object. Encoding writes them in the order of declaration, undeclared ones last;
+ * decoding takes any order, keeps unknown ones, and the last of equal ones wins.
+ * @param prefix the kernel's prefix of their names, for messages
+ */
+export function attributes<F extends Fields>(prefix: string, fields: F): Codec<AttributesValue<F>> {
+  const entries = Object.entries(fields);
+  const byType = new Map(entries.map(([key, attribute]) => [attribute.type, { key, attribute }]));
+  return {
+    encode: (value, path) => {
+      const values = value as Record<string, unknown>;
+      const parts = entries
+        .filter(([key]) => values[key] !== undefined)
+        .map(([key, { type, codec, isNested }]) =>
+          encodeAttribute(isNested ? type | NLA_F_NESTED : type, codec.encode(values[key], `${path}.${prefix}.${key}`)),
+        );
+      const unknown = value.unknown?.map(({ type, payload }) => encodeAttribute(type, payload)) ?? [];
+      return concat([...parts, ...unknown]);
+    },
+    decode: (bytes, path) => {
+      const values: Record<string, unknown> = {};
+      const unknown: UnknownAttribute[] = [];
+      for (const { type, payload } of splitAttributes(bytes, `${path}.${prefix}`)) {
+        const known = byType.get(type & TYPE_MASK);
+        if (known === undefined) unknown.push({ type, payload: payload.slice() });
+        else values[known.key] = known.attribute.codec.decode(payload, `${path}.${prefix}.${known.key}`);
+      }
+      return (unknown.length > 0 ? { ...values, unknown } : values) as AttributesValue<F>;
+    },
+  };
+}
+
+/** A list: every attribute has the same number and form (NFTA_LIST_ELEM). */
+export function list<T>(type: number, codec: Codec<T>): Codec<readonly T[]> {
+  return {
+    encode: (values, path) =>
+      concat(values.map((value, i) => encodeAttribute(type | NLA_F_NESTED, codec.encode(value, `${path}[${i}]`)))),
+    decode: (bytes, path) =>
+      splitAttributes(bytes, path).map(({ payload }, i) => codec.decode(payload, `${path}[${i}]`)),
+  };
+}
+
+/** Cuts attributes apart; the last may lack its padding. @throws {DecodeError} a length does not fit */
+export function splitAttributes(bytes: Uint8Array, path: string): readonly UnknownAttribute[] {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const result: UnknownAttribute[] = [];
+  for (let at = 0; at < bytes.length; ) {
+    if (bytes.length - at < HEADER_BYTES) throw new DecodeError(path, `${bytes.length - at} stray bytes at ${at}`);
+    const length = view.getUint16(at, true);
+    if (length < HEADER_BYTES || at + length > bytes.length) {
+      throw new DecodeError(path, `attribute length ${length} at ${at}, ${bytes.length - at} bytes left`);
+    }
+    result.push({ type: view.getUint16(at + 2, true), payload: bytes.subarray(at + HEADER_BYTES, at + length) });
+    at += align(length);
+  }
+  return result;
+}
+
+function encodeAttribute(type: number, payload: Uint8Array): Uint8Array {
+  const length = HEADER_BYTES + payload.length;
+  if (length > 0xffff) throw new RangeError(`attribute ${type & TYPE_MASK}: ${payload.length} bytes do not fit`);
+  const bytes = new Uint8Array(align(length));
+  const view = new DataView(bytes.buffer);
+  view.setUint16(0, length, true);
+  view.setUint16(2, type, true);
+  bytes.set(payload, HEADER_BYTES);
+  return bytes;
+}
+
+/** NLA_ALIGN and NLMSG_ALIGN: the next multiple of 4. */
+export function align(length: number): number {
+  return (length + 3) & ~3;
+}

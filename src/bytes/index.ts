@@ -1,0 +1,20 @@
+// For callers
+export { type AttributesValue, align, attr, attributes, list, nested } from "./attributes.js";
+export {
+  be16,
+  be32,
+  be32s,
+  be64,
+  type Codec,
+  concat,
+  DecodeError,
+  flag,
+  i32,
+  raw,
+  struct,
+  text,
+  u8,
+  u16,
+  u32,
+  type ValueOf,
+} from "./codec.js";

@@ -1,0 +1,48 @@
+import {
+  COUNTER_BATCHES,
+  COUNTER_FRAGMENT_EXPIRED,
+  COUNTER_FRAGMENT_INSERTS,
+  COUNTER_FRAGMENT_LOOKUPS,
+  COUNTER_FRAGMENT_REJECTED,
+  COUNTER_KERNEL_ERRORS,
+  COUNTER_OUTCOMES,
+  COUNTER_OVERRUNS,
+  COUNTER_PACKETS,
+  COUNTER_SEND_FAILURES,
+  type CounterBlock,
+} from "#tables";
+import type { FragmentCounters } from "./fragments.js";
+import type { Outcome } from "./outcome.js";
+
+/** The packet loop's counters, in its own block of shared memory; one writer, no atomics. */
+export class LoopCounters {
+  readonly #counters: Float64Array;
+  readonly #fragments: FragmentCounters;
+
+  constructor(block: CounterBlock, fragments: FragmentCounters) {
+    this.#counters = block.counters;
+    this.#fragments = fragments;
+  }
+
+  outcome(outcome: Outcome): void {
+    this.#counters[COUNTER_OUTCOMES + outcome]!++;
+  }
+
+  /** A batch was answered. `sendErrno` 0 = its verdicts were taken; `kernelErrors` seen so far in all. */
+  batch(packets: number, sendErrno: number, kernelErrors: number): void {
+    const counters = this.#counters;
+    counters[COUNTER_BATCHES]!++;
+    counters[COUNTER_PACKETS]! += packets;
+    if (sendErrno !== 0) counters[COUNTER_SEND_FAILURES]!++;
+    counters[COUNTER_KERNEL_ERRORS] = kernelErrors;
+    counters[COUNTER_FRAGMENT_LOOKUPS] = this.#fragments.lookups;
+    counters[COUNTER_FRAGMENT_INSERTS] = this.#fragments.inserts;
+    counters[COUNTER_FRAGMENT_REJECTED] = this.#fragments.rejected;
+    counters[COUNTER_FRAGMENT_EXPIRED] = this.#fragments.expired;
+  }
+
+  /** The socket's buffer was full: the kernel dropped packets. */
+  overrun(): void {
+    this.#counters[COUNTER_OVERRUNS]!++;
+  }
+}

@@ -1,0 +1,146 @@
+import { concat } from "#bytes";
+import type { DatagramSocket } from "#sys";
+import { NetlinkError } from "./error.js";
+import {
+  decodeOutcome,
+  encodeMessage,
+  type Message,
+  NLM_F_ACK,
+  NLM_F_DUMP,
+  NLM_F_DUMP_INTR,
+  NLM_F_REQUEST,
+  NLMSG_DONE,
+  NLMSG_ERROR,
+  splitMessages,
+} from "./message.js";
+
+/** Kernels put at most 32 KiB into one datagram of a dump; nf_tables may use more. */
+const RECEIVE_BYTES = 256 * 1024;
+const DUMP_ATTEMPTS = 10;
+
+/** One request of a batch. */
+export type Request = {
+  readonly type: number;
+  readonly flags: number;
+  readonly body: Uint8Array;
+  /** What is done on which object, for errors: `RTM_NEWRULE fwmark 5001`. */
+  readonly operation: string;
+};
+
+/**
+ * Requests and their answers over one netlink socket, synchronous: the kernel works a request off inside the send, so
+ * the answer is there when it returns. Not to be used from two threads. The owner closes the socket.
+ */
+export class NetlinkConnection {
+  readonly #socket: DatagramSocket;
+  readonly #buffer = new Uint8Array(RECEIVE_BYTES);
+  #sequence = 0;
+
+  /** @param socket with a receive time-out, so that a lost answer is an error and not a hang */
+  constructor(socket: DatagramSocket) {
+    this.#socket = socket;
+  }
+
+  /** Sends one request and waits for its acknowledgement. @throws {NetlinkError} with the kernel's explanation */
+  request(operation: string, type: number, flags: number, body: Uint8Array): void {
+    const sequence = ++this.#sequence;
+    this.#socket.send(encodeMessage(type, flags | NLM_F_REQUEST | NLM_F_ACK, sequence, body));
+    for (;;) {
+      for (const message of this.#receive(operation)) {
+        if (message.sequence !== sequence || message.type !== NLMSG_ERROR) continue;
+        throwIfRefused(operation, message);
+        return;
+      }
+    }
+  }
+
+  /**
+   * Sends many requests in one datagram, framed by `begin` and `end`, which are not acknowledged (nf_tables batches).
+   * The kernel applies all or none. @throws {NetlinkError} that names the first request refused
+   */
+  batch(begin: Omit<Request, "operation">, requests: readonly Request[], end: Omit<Request, "operation">): void {
+    const first = this.#sequence + 1;
+    const parts = [encodeMessage(begin.type, begin.flags | NLM_F_REQUEST, first, begin.body)];
+    for (const [i, { type, flags, body }] of requests.entries()) {
+      parts.push(encodeMessage(type, flags | NLM_F_REQUEST | NLM_F_ACK, first + 1 + i, body));
+    }
+    const last = first + requests.length + 1;
+    parts.push(encodeMessage(end.type, end.flags | NLM_F_REQUEST, last, end.body));
+    this.#sequence = last;
+    this.#socket.send(concat(parts));
+    let failure: NetlinkError | null = null;
+    for (let open = requests.length; open > 0; ) {
+      for (const message of this.#receive("nf_tables batch")) {
+        const index = message.sequence - first - 1;
+        if (message.type !== NLMSG_ERROR || index < -1 || index > requests.length) continue;
+        const operation = requests[index]?.operation ?? "nf_tables batch";
+        const { errno, text, offset } = decodeOutcome(message);
+        if (errno !== 0) failure ??= new NetlinkError(operation, errno, text, offset);
+        const isWholeBatch = index < 0 || index === requests.length; // refused as a whole: no more answers follow
+        open = isWholeBatch && errno !== 0 ? 0 : open - (isWholeBatch ? 0 : 1);
+      }
+    }
+    if (failure !== null) throw failure;
+  }
+
+  /**
+   * The bodies of all messages of a dump; copies. A dump that the kernel calls inconsistent is asked for again.
+   * @throws {NetlinkError} refused, or EINTR when it never came out consistent
+   */
+  dump(operation: string, type: number, body: Uint8Array): readonly Message[] {
+    for (let attempt = 0; attempt < DUMP_ATTEMPTS; attempt++) {
+      const messages = this.#dumpOnce(operation, type, body);
+      if (messages !== null) return messages;
+    }
+    throw new NetlinkError(operation, "EINTR", `dump interrupted ${DUMP_ATTEMPTS} times`);
+  }
+
+  /** Asks for one object and gives the body of the answer; a copy. @throws {NetlinkError} ENOENT and the like */
+  get(operation: string, type: number, body: Uint8Array): Uint8Array {
+    const sequence = ++this.#sequence;
+    this.#socket.send(encodeMessage(type, NLM_F_REQUEST | NLM_F_ACK, sequence, body));
+    let answer: Uint8Array | null = null;
+    for (;;) {
+      for (const message of this.#receive(operation)) {
+        if (message.sequence !== sequence) continue;
+        if (message.type !== NLMSG_ERROR) {
+          answer = message.body.slice();
+          continue;
+        }
+        throwIfRefused(operation, message);
+        if (answer === null) throw new NetlinkError(operation, "ENODATA");
+        return answer;
+      }
+    }
+  }
+
+  #dumpOnce(operation: string, type: number, body: Uint8Array): readonly Message[] | null {
+    const sequence = ++this.#sequence;
+    this.#socket.send(encodeMessage(type, NLM_F_REQUEST | NLM_F_DUMP, sequence, body));
+    const messages: Message[] = [];
+    let isConsistent = true;
+    for (;;) {
+      for (const message of this.#receive(operation)) {
+        if (message.sequence !== sequence) continue;
+        if ((message.flags & NLM_F_DUMP_INTR) !== 0) isConsistent = false;
+        if (message.type === NLMSG_ERROR || message.type === NLMSG_DONE) {
+          throwIfRefused(operation, message);
+          return isConsistent ? messages : null;
+        }
+        messages.push({ ...message, body: message.body.slice() });
+      }
+    }
+  }
+
+  #receive(operation: string): readonly Message[] {
+    const length = this.#socket.receive(this.#buffer);
+    if (length < 0) throw new NetlinkError(operation, "ETIMEDOUT", "no answer from the kernel");
+    if (length > this.#buffer.length) throw new NetlinkError(operation, "EMSGSIZE", `answer of ${length} bytes`);
+    return splitMessages(this.#buffer.subarray(0, length));
+  }
+}
+
+function throwIfRefused(operation: string, message: Message): void {
+  const { errno, text, offset } = decodeOutcome(message);
+  if (errno !== 0) throw new NetlinkError(operation, errno, text, offset);
+}

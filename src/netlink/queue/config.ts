@@ -1,0 +1,118 @@
+import { attr, attributes, be16, be32, concat, struct, u8 } from "#bytes";
+import {
+  NETLINK_NO_ENOBUFS,
+  NetlinkSocket,
+  raiseReceiveBuffer,
+  SOL_NETLINK,
+  setReceiveTimeout,
+  setSocketOption,
+} from "#sys";
+import { NetlinkConnection } from "../connection.js";
+import { NetlinkError } from "../error.js";
+
+const NETLINK_NETFILTER = 12;
+/** NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_CONFIG. */
+const CONFIG_MESSAGE = (3 << 8) | 2;
+const NFQNL_CFG_CMD_BIND = 1;
+const NFQNL_COPY_PACKET = 2;
+/** GSO packets come whole, not cut into segments; one verdict holds for all of them. */
+const NFQA_CFG_F_GSO = 4;
+const CONFIG_TIMEOUT_MS = 2_000;
+/** How long a receive blocks at most: a lost wake-up costs a stop that much. */
+const IDLE_TIMEOUT_MS = 1_000;
+/** What one queued packet takes of the socket's buffer: two slabs for headers and up to 256 bytes of payload. */
+const BUFFER_BYTES_PER_PACKET = 2_048;
+
+/** `struct nfgenmsg`, include/uapi/linux/netfilter/nfnetlink.h (v6.18); res_id is the queue's number. */
+const header = struct("nfgenmsg", { family: u8, version: u8, resourceId: be16 });
+
+/** `struct nfqnl_msg_config_cmd` and `…_params`, include/uapi/linux/netfilter/nfnetlink_queue.h (v6.18). */
+const command = struct("nfqnl_msg_config_cmd", { command: u8, pad: u8, protocolFamily: be16 });
+const parameters = struct("nfqnl_msg_config_params", { copyRange: be32, copyMode: u8 });
+
+/** `NFQA_CFG_*`, same file. */
+const config = attributes("NFQA_CFG", {
+  command: attr(1, command),
+  parameters: attr(2, parameters),
+  maxPackets: attr(3, be32),
+  mask: attr(4, be32),
+  flags: attr(5, be32),
+});
+
+/** How a queue is to be served. */
+export type QueueOptions = {
+  /** 0…65535. */
+  readonly queueNumber: number;
+  /** Packets the kernel holds before it drops. */
+  readonly maxPackets: number;
+  /** Bytes of each packet that are copied out. */
+  readonly copyBytes: number;
+};
+
+/** A bound NFQUEUE on a socket of its own, which takes its packets and verdicts. Closing it drops what is queued. */
+export class QueueSocket implements Disposable {
+  readonly receiveBufferAsked: number;
+  readonly receiveBufferBytes: number;
+  readonly #socket: NetlinkSocket;
+
+  /** @throws {NetlinkError} EBUSY: another process serves the queue; EPERM: CAP_NET_ADMIN is missing */
+  constructor({ queueNumber, maxPackets, copyBytes }: QueueOptions) {
+    this.#socket = new NetlinkSocket(NETLINK_NETFILTER, { receiveTimeoutMs: CONFIG_TIMEOUT_MS });
+    try {
+      const connection = new NetlinkConnection(this.#socket);
+      const configure = (what: string, value: Parameters<typeof config.encode>[0]) => {
+        const body = header.encode({ family: 0, version: 0, resourceId: queueNumber }, "");
+        connection.request(
+          `NFQUEUE ${queueNumber} ${what}`,
+          CONFIG_MESSAGE,
+          0,
+          concat([body, config.encode(value, "")]),
+        );
+      };
+      bind(queueNumber, () =>
+        configure("bind", { command: { command: NFQNL_CFG_CMD_BIND, pad: 0, protocolFamily: 0 } }),
+      );
+      configure("parameters", {
+        parameters: { copyRange: copyBytes, copyMode: NFQNL_COPY_PACKET },
+        maxPackets,
+        mask: NFQA_CFG_F_GSO,
+        flags: NFQA_CFG_F_GSO,
+      });
+      // Without this one full buffer makes the kernel refuse everything until it has been emptied; losses are told by the
+      // queue's own counters (/proc/net/netfilter/nfnetlink_queue).
+      setSocketOption(this.#socket.fd, SOL_NETLINK, NETLINK_NO_ENOBUFS, 1);
+      this.receiveBufferAsked = maxPackets * BUFFER_BYTES_PER_PACKET;
+      this.receiveBufferBytes = raiseReceiveBuffer(this.#socket.fd, this.receiveBufferAsked);
+      setReceiveTimeout(this.#socket.fd, IDLE_TIMEOUT_MS);
+    } catch (error) {
+      this.#socket[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  get fd(): number {
+    return this.#socket.fd;
+  }
+
+  get portId(): number {
+    return this.#socket.portId;
+  }
+
+  [Symbol.dispose](): void {
+    this.#socket[Symbol.dispose]();
+  }
+}
+
+/** The kernel says EBUSY (EPERM before 5.0) when another socket has the queue. */
+function bind(queueNumber: number, work: () => void): void {
+  try {
+    work();
+  } catch (error) {
+    if (!(error instanceof NetlinkError) || !["EBUSY", "EPERM"].includes(error.errno)) throw error;
+    const reason =
+      error.errno === "EBUSY"
+        ? "another process serves this queue"
+        : "CAP_NET_ADMIN is missing, or another process serves this queue";
+    throw new NetlinkError(`NFQUEUE ${queueNumber} bind`, error.errno, reason);
+  }
+}

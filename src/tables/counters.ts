@@ -1,0 +1,177 @@
+import { isRangeLocked, tryLockRange } from "#sys";
+import { COUNTER_RULE_SLOTS } from "./flow-table.js";
+import { KIND_COUNTERS, LayoutError, LOCK_OWNER, WORD_SIZES } from "./layout.js";
+import { Region } from "./region.js";
+
+/** Sizes in the header. */
+const SIZE_WORKERS = 0;
+const SIZE_PID = 1;
+const SIZE_IS_READY = 2;
+
+/** Image 0: SETTINGS_BYTES of JSON ended by a zero byte, then one block per worker. Image 1 is not used. */
+const SETTINGS_BYTES = 4096;
+/** A block: 64 counters, then one per rule slot; all float64, exact up to 2^53. */
+const BLOCK_COUNTERS = 64;
+const BLOCK_BYTES = (BLOCK_COUNTERS + COUNTER_RULE_SLOTS) * 8;
+
+/** Meaning of a block's first counters; outcomes are numbered by the data plane. */
+export const COUNTER_OUTCOMES = 0; // 16 of them
+export const COUNTER_BATCHES = 16;
+export const COUNTER_PACKETS = 17;
+export const COUNTER_OVERRUNS = 18;
+export const COUNTER_SEND_FAILURES = 19;
+export const COUNTER_KERNEL_ERRORS = 20;
+export const COUNTER_FRAGMENT_LOOKUPS = 24;
+export const COUNTER_FRAGMENT_INSERTS = 25;
+export const COUNTER_FRAGMENT_REJECTED = 26;
+export const COUNTER_FRAGMENT_EXPIRED = 27;
+
+/** One worker's counters; only that worker writes them. Reading a float64 is atomic on the machines we run on. */
+export type CounterBlock = { readonly counters: Float64Array; readonly ruleHits: Float64Array };
+
+/** A data plane that runs. */
+export type DataPlane = {
+  readonly pid: number;
+  readonly workers: number;
+  /** Whether all its queues are bound. */
+  readonly isReady: boolean;
+  /** What it was started with; its own JSON. */
+  readonly settings: string;
+};
+
+/**
+ * The counters of a data plane and the sign that it runs: its owner holds a lock on the file, which dies with it. A new
+ * data plane takes over the rule counters of the last one if the file has room for its workers; the rest starts at 0.
+ */
+export class CounterFile implements Disposable {
+  readonly #region: Region;
+  readonly workers: number;
+
+  private constructor(region: Region) {
+    this.#region = region;
+    this.workers = region.size(SIZE_WORKERS);
+    if (SETTINGS_BYTES + this.workers * BLOCK_BYTES > region.capacity) {
+      region[Symbol.dispose]();
+      throw new LayoutError(region.file.path, `${this.workers} blocks do not fit ${region.capacity} bytes`);
+    }
+  }
+
+  /**
+   * Becomes the data plane of this folder.
+   * @param workers blocks of counters, one per queue
+   * @throws {LayoutError} another data plane owns the file
+   */
+  static create(folder: string, name: string, workers: number, settings: string): CounterFile {
+    let file = tryOpen(folder, name);
+    if (file !== null && !file.#own()) {
+      const pid = file.#region.size(SIZE_PID);
+      file[Symbol.dispose]();
+      throw new LayoutError(`${folder}/${name}`, `a data plane with pid ${pid} is running`);
+    }
+    if (file === null || file.workers !== workers) {
+      file?.[Symbol.dispose]();
+      const imageBytes = SETTINGS_BYTES + workers * BLOCK_BYTES;
+      Region.create(folder, name, { kind: KIND_COUNTERS, imageBytes, sizes: [workers] }, () => {});
+      file = CounterFile.open(folder, name);
+      if (!file.#own()) throw new LayoutError(`${folder}/${name}`, "another data plane was faster");
+    }
+    file.#begin(settings);
+    return file;
+  }
+
+  /** @throws ENOENT, {LayoutError} */
+  static open(folder: string, name: string): CounterFile {
+    return new CounterFile(Region.open(folder, name, KIND_COUNTERS));
+  }
+
+  /** The counters of worker 0…workers-1. */
+  block(worker: number): CounterBlock {
+    if (worker < 0 || worker >= this.workers) throw new RangeError(`worker ${worker} of ${this.workers}`);
+    const offset = this.#region.imageOffset(0) + SETTINGS_BYTES + worker * BLOCK_BYTES;
+    const { buffer } = this.#region.file;
+    return {
+      counters: new Float64Array(buffer, offset, BLOCK_COUNTERS),
+      ruleHits: new Float64Array(buffer, offset + BLOCK_COUNTERS * 8, COUNTER_RULE_SLOTS),
+    };
+  }
+
+  /** One counter summed over all workers. */
+  sum(counter: number): number {
+    return this.#sum((block) => block.counters[counter]!);
+  }
+
+  /** Hits of a rule slot over all workers, since the file was made. */
+  sumRule(slot: number): number {
+    return this.#sum((block) => block.ruleHits[slot]!);
+  }
+
+  /** Tells that all queues are bound. */
+  setReady(): void {
+    this.#setSize(SIZE_IS_READY, 1);
+  }
+
+  /** The data plane that owns the file, or null when none does. */
+  owner(): DataPlane | null {
+    if (!isRangeLocked(this.#region.file.fd, LOCK_OWNER, 1)) return null;
+    const text = this.#region.file.u8.slice(this.#region.imageOffset(0), this.#region.imageOffset(0) + SETTINGS_BYTES);
+    return {
+      pid: this.#region.size(SIZE_PID),
+      workers: this.workers,
+      isReady: this.#region.size(SIZE_IS_READY) === 1,
+      settings: new TextDecoder().decode(text.subarray(0, text.indexOf(0))),
+    };
+  }
+
+  #sum(pick: (block: CounterBlock) => number): number {
+    let sum = 0;
+    for (let worker = 0; worker < this.workers; worker++) sum += pick(this.block(worker));
+    return sum;
+  }
+
+  #own(): boolean {
+    return tryLockRange(this.#region.file.fd, LOCK_OWNER, 1);
+  }
+
+  #begin(settings: string): void {
+    const bytes = new TextEncoder().encode(settings);
+    if (bytes.length >= SETTINGS_BYTES) throw new RangeError(`settings of ${bytes.length} bytes`);
+    this.#setSize(SIZE_IS_READY, 0);
+    this.#setSize(SIZE_PID, process.pid);
+    const area = this.#region.file.u8.subarray(
+      this.#region.imageOffset(0),
+      this.#region.imageOffset(0) + SETTINGS_BYTES,
+    );
+    area.fill(0);
+    area.set(bytes);
+    for (let worker = 0; worker < this.workers; worker++) this.block(worker).counters.fill(0);
+  }
+
+  #setSize(index: number, value: number): void {
+    Atomics.store(this.#region.header, WORD_SIZES + index, value);
+  }
+
+  [Symbol.dispose](): void {
+    this.#region[Symbol.dispose]();
+  }
+}
+
+/** The data plane that runs on a folder, or null. */
+export function readDataPlane(folder: string, name: string): DataPlane | null {
+  const file = tryOpen(folder, name);
+  if (file === null) return null;
+  try {
+    return file.owner();
+  } finally {
+    file[Symbol.dispose]();
+  }
+}
+
+function tryOpen(folder: string, name: string): CounterFile | null {
+  try {
+    return CounterFile.open(folder, name);
+  } catch (error) {
+    const { code } = error as { code?: string };
+    if (code === "ENOENT" || code === "ERR_LAYOUT") return null;
+    throw error;
+  }
+}

@@ -1,0 +1,185 @@
+import { compile, type FlowRule, streamsOf } from "#flow";
+import { CapacityError, KIND_FLOWS, LayoutError } from "./layout.js";
+import { ReaderSlot, Region, withWriter } from "./region.js";
+import { decodeRules, encodeRules } from "./rule-text.js";
+
+/** An image begins with three i32: words of the program, bytes of the stream names, bytes of the rules; then those. */
+const IMAGE_HEADER_BYTES = 16;
+/** Room of a fresh region; a larger set of rules moves to a larger file. */
+const INITIAL_BYTES = 64 * 1024;
+
+/** A rule with its place among the counters: its matches are what the slot counted beyond `base`. */
+export type StoredRule = { readonly rule: FlowRule; readonly slot: number; readonly base: number };
+
+/** The flow rules as they were at one moment; copies. */
+export type FlowTable = {
+  /** In evaluation order. */
+  readonly rules: readonly StoredRule[];
+  /** Names of the tables the rules refer to; the program holds indices into it. */
+  readonly streams: readonly string[];
+  readonly program: Int32Array;
+  /** u32; one more with every change. */
+  readonly generation: number;
+};
+
+/** Rules that one region takes: counter slots are numbered below this. */
+export const COUNTER_RULE_SLOTS = 32_768;
+
+/** Makes an empty region of flow rules unless there is one; the rules of an earlier data plane stay in force. */
+export function ensureFlows(folder: string, name: string): void {
+  try {
+    using _region = Region.open(folder, name, KIND_FLOWS);
+  } catch (error) {
+    const { code } = error as { code?: string };
+    if (code !== "ENOENT" && code !== "ERR_LAYOUT") throw error;
+    const content = encodeImage([]);
+    const spec = { kind: KIND_FLOWS, imageBytes: INITIAL_BYTES, sizes: [] };
+    Region.create(folder, name, spec, (image) => image.set(content));
+  }
+}
+
+/**
+ * Changes the flow rules in one step: `change` gets the rules in evaluation order and returns the new ones; they are
+ * compiled aside and published. A rule object that comes back as it went in keeps its counter; every other one starts
+ * at 0. Nothing is written when no rule changed.
+ * @param countOf what a counter slot has counted so far, over all workers
+ * @throws ENOENT no such region; {LayoutError}; {CapacityError} too many rules, or a reader hangs
+ */
+export function updateFlows(
+  folder: string,
+  name: string,
+  change: (rules: readonly FlowRule[]) => readonly FlowRule[],
+  countOf: (slot: number) => number,
+): { readonly changed: boolean } {
+  return withWriter(folder, name, KIND_FLOWS, (region) => {
+    const before = decodeRules(decodeImage(region, region.generation).ruleText);
+    const wanted = change(before.map(({ rule }) => rule));
+    const known = new Map(before.map((stored) => [stored.rule, stored]));
+    const isSame = wanted.length === before.length && wanted.every((rule, i) => rule === before[i]!.rule);
+    if (isSame) return { changed: false };
+    if (wanted.length > COUNTER_RULE_SLOTS / 2) {
+      throw new CapacityError(region.file.path, `${wanted.length} rules; at most ${COUNTER_RULE_SLOTS / 2}`);
+    }
+    const used = new Set(before.map(({ slot }) => slot)); // a slot freed now may still be counted in
+    let free = 0;
+    const rules = wanted.map((rule): StoredRule => {
+      const stored = known.get(rule);
+      if (stored !== undefined) return stored;
+      while (used.has(free)) free++;
+      used.add(free);
+      return { rule, slot: free, base: countOf(free) };
+    });
+    const content = encodeImage(rules);
+    if (content.length <= region.capacity) {
+      region.publish((image) => image.set(content));
+    } else {
+      const spec = { kind: KIND_FLOWS, imageBytes: content.length * 2, sizes: [] };
+      Region.create(folder, name, spec, (image) => image.set(content));
+    }
+    return { changed: true };
+  });
+}
+
+/** The flow rules in force. @throws ENOENT no such region; {LayoutError} */
+export function readFlows(folder: string, name: string): FlowTable {
+  using region = Region.open(folder, name, KIND_FLOWS);
+  const slot = new ReaderSlot(region);
+  const generation = slot.enter();
+  const { ruleText, streams, program } = decodeImage(region, generation);
+  return { rules: decodeRules(ruleText), streams, program: program.slice(), generation: generation >>> 0 };
+}
+
+/** Answers of {@link FlowTableReader.enter}. */
+export const TABLE_SAME = 0;
+export const TABLE_CHANGED = 1;
+export const TABLE_RETIRED = 2;
+
+/** A live view of the rules for the packet path; `enter` before, `leave` after a batch. */
+export class FlowTableReader implements Disposable {
+  /** The program in force, valid until `leave`. Set by `enter`, as is `streams` when it answers TABLE_CHANGED. */
+  program: Int32Array;
+  streams: readonly string[];
+  readonly #region: Region;
+  readonly #slot: ReaderSlot;
+  #generation: number;
+
+  /** @throws ENOENT, {LayoutError}, {CapacityError} too many readers */
+  constructor(folder: string, name: string) {
+    this.#region = Region.open(folder, name, KIND_FLOWS);
+    try {
+      this.#slot = new ReaderSlot(this.#region);
+      this.#generation = this.#slot.enter();
+      const { streams, program } = decodeImage(this.#region, this.#generation);
+      this.program = program;
+      this.streams = streams;
+      this.#slot.leave();
+    } catch (error) {
+      this.#region[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  /** Begins to use the rules in force. Allocates only when they have changed. */
+  enter(): typeof TABLE_SAME | typeof TABLE_CHANGED | typeof TABLE_RETIRED {
+    if (this.#region.isRetired) return TABLE_RETIRED;
+    const generation = this.#slot.enter();
+    if (generation === this.#generation) return TABLE_SAME;
+    this.#generation = generation;
+    const { streams, program } = decodeImage(this.#region, generation);
+    this.program = program;
+    this.streams = streams;
+    return TABLE_CHANGED;
+  }
+
+  leave(): void {
+    this.#slot.leave();
+  }
+
+  [Symbol.dispose](): void {
+    this.#region[Symbol.dispose]();
+  }
+}
+
+function encodeImage(rules: readonly StoredRule[]): Uint8Array {
+  const flows = rules.map(({ rule }) => rule);
+  const program = compile(
+    flows,
+    rules.map(({ slot }) => slot),
+  );
+  const streams = new TextEncoder().encode(JSON.stringify(streamsOf(flows)));
+  const text = new TextEncoder().encode(encodeRules(rules));
+  const content = new Uint8Array(IMAGE_HEADER_BYTES + program.byteLength + streams.length + text.length);
+  new Int32Array(content.buffer, 0, 3).set([program.length, streams.length, text.length]);
+  content.set(new Uint8Array(program.buffer), IMAGE_HEADER_BYTES);
+  content.set(streams, IMAGE_HEADER_BYTES + program.byteLength);
+  content.set(text, IMAGE_HEADER_BYTES + program.byteLength + streams.length);
+  return content;
+}
+
+/** Program and stream names of an image; the program is a view. @throws {LayoutError} */
+function decodeImage(
+  region: Region,
+  generation: number,
+): { readonly program: Int32Array; readonly streams: readonly string[]; readonly ruleText: string } {
+  const offset = region.imageOffset(generation);
+  const [programWords = 0, streamBytes = 0, ruleBytes = 0] = new Uint32Array(region.file.buffer, offset, 3);
+  const streamsAt = IMAGE_HEADER_BYTES + programWords * 4;
+  const end = streamsAt + streamBytes + ruleBytes;
+  const { path } = region.file;
+  if (end > region.capacity) throw new LayoutError(path, `${end} bytes of rules in an image of ${region.capacity}`);
+  const image = region.image(generation);
+  const text = (from: number, length: number) => new TextDecoder().decode(image.slice(from, from + length));
+  return {
+    program: new Int32Array(region.file.buffer, offset + IMAGE_HEADER_BYTES, programWords),
+    streams: parseJson(path, text(streamsAt, streamBytes)) as readonly string[],
+    ruleText: text(streamsAt + streamBytes, ruleBytes),
+  };
+}
+
+function parseJson(path: string, text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new LayoutError(path, `rules cannot be read: ${(error as Error).message}`);
+  }
+}

@@ -1,0 +1,275 @@
+import { fstatSync, renameSync, statSync, unlinkSync } from "node:fs";
+import { join } from "node:path";
+import { isRangeLocked, lockRange, MappedFile, tryLockRange, unlockRange } from "#sys";
+import {
+  CapacityError,
+  HEADER_BYTES,
+  LAYOUT_VERSION,
+  LayoutError,
+  LIVE,
+  LOCK_SLOTS,
+  LOCK_WRITER,
+  MAGIC,
+  PAGE_BYTES,
+  RETIRED,
+  SIZES,
+  SLOT_WORD,
+  SLOTS,
+  slotValue,
+  WORD_CAPACITY,
+  WORD_GENERATION,
+  WORD_KIND,
+  WORD_MAGIC,
+  WORD_SIZES,
+  WORD_STATE,
+  WORD_VERSION,
+} from "./layout.js";
+
+/** How long a writer waits for readers of an image: a batch of packets lasts well below a millisecond. */
+const READER_DEADLINE_MS = 1_000;
+const MAX_NAME_BYTES = 200;
+
+/** A mapped region: header words and the two images. */
+export class Region implements Disposable {
+  readonly file: MappedFile;
+  readonly header: Int32Array;
+  readonly capacity: number;
+
+  private constructor(file: MappedFile) {
+    this.file = file;
+    this.header = new Int32Array(file.buffer, 0, HEADER_BYTES / 4);
+    this.capacity = this.header[WORD_CAPACITY]! >>> 0;
+  }
+
+  /**
+   * Opens a region by name.
+   * @throws the ENOENT of open(2); {LayoutError} the file is no region of that kind, or is shorter than it says
+   */
+  static open(folder: string, name: string, kind: number): Region {
+    const path = regionPath(folder, name);
+    const file = MappedFile.open(path, { isWritable: true });
+    try {
+      checkHeader(file, kind);
+      return new Region(file);
+    } catch (error) {
+      file[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  /**
+   * Makes a region and puts it in force under its name, in place of one that is there: that one is retired, whoever has
+   * it mapped keeps a whole and unchanged file. Generation 0 is in force; `fill` writes its image.
+   */
+  static create(
+    folder: string,
+    name: string,
+    spec: { kind: number; imageBytes: number; sizes: readonly number[] },
+    fill: (image: Uint8Array) => void,
+  ): void {
+    const path = regionPath(folder, name);
+    const capacity = Math.max(1, Math.ceil(spec.imageBytes / PAGE_BYTES)) * PAGE_BYTES;
+    const temporary = join(folder, `.${name}.${process.pid}.${process.hrtime.bigint()}`);
+    using file = MappedFile.create(temporary, HEADER_BYTES + 2 * capacity);
+    const header = new Int32Array(file.buffer, 0, HEADER_BYTES / 4);
+    header[WORD_MAGIC] = MAGIC;
+    header[WORD_VERSION] = LAYOUT_VERSION;
+    header[WORD_KIND] = spec.kind;
+    header[WORD_CAPACITY] = capacity;
+    header.set(spec.sizes.slice(0, SIZES), WORD_SIZES);
+    fill(file.u8.subarray(HEADER_BYTES, HEADER_BYTES + capacity));
+    const before = openAny(path);
+    renameSync(temporary, path);
+    retire(before);
+  }
+
+  /** A kind-specific size of the header. */
+  size(index: number): number {
+    return this.header[WORD_SIZES + index]! >>> 0;
+  }
+
+  get isRetired(): boolean {
+    return Atomics.load(this.header, WORD_STATE) !== LIVE;
+  }
+
+  /** Generation in force, as a signed word; image `generation & 1`. */
+  get generation(): number {
+    return Atomics.load(this.header, WORD_GENERATION);
+  }
+
+  /** Byte offset in the file of the image of a generation. */
+  imageOffset(generation: number): number {
+    return HEADER_BYTES + (generation & 1) * this.capacity;
+  }
+
+  image(generation: number): Uint8Array {
+    return this.file.u8.subarray(this.imageOffset(generation), this.imageOffset(generation) + this.capacity);
+  }
+
+  /**
+   * Puts the image of the next generation in force after `fill` wrote it, then waits until no live reader uses the old
+   * one: what was decided by it is on its way when this returns. Under the writer lock only.
+   * @throws {CapacityError} a reader did not leave an image in time
+   */
+  publish(fill: (image: Uint8Array) => void): void {
+    const current = this.generation;
+    this.#awaitReaders(current - 1); // of the image about to be overwritten; usually there is none
+    fill(this.image(current + 1));
+    // Orders all of the image's stores before the new number: a reader that sees it sees the image.
+    Atomics.store(this.header, WORD_GENERATION, (current + 1) | 0);
+    this.#awaitReaders(current);
+  }
+
+  #awaitReaders(generation: number): void {
+    const value = slotValue(generation);
+    const pause = new Int32Array(new SharedArrayBuffer(4));
+    const deadline = performance.now() + READER_DEADLINE_MS;
+    for (let slot = 0; slot < SLOTS; slot++) {
+      while (Atomics.load(this.header, SLOT_WORD + slot) === value) {
+        if (!isRangeLocked(this.file.fd, LOCK_SLOTS + slot, 1)) break; // its reader is dead
+        if (performance.now() > deadline) {
+          throw new CapacityError(
+            this.file.path,
+            `reader ${slot} has not left generation ${generation} in ${READER_DEADLINE_MS} ms`,
+          );
+        }
+        Atomics.wait(pause, 0, 0, 0.2);
+      }
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.file[Symbol.dispose]();
+  }
+}
+
+/** A reader's place in a region: it tells writers which image it is using. One per thread and region. */
+export class ReaderSlot {
+  readonly #header: Int32Array;
+  readonly #word: number;
+
+  /** @throws {CapacityError} all slots are taken */
+  constructor(region: Region) {
+    this.#header = region.header;
+    for (let slot = 0; slot < SLOTS; slot++) {
+      if (!tryLockRange(region.file.fd, LOCK_SLOTS + slot, 1)) continue; // the lock dies with its holder
+      this.#word = SLOT_WORD + slot;
+      Atomics.store(this.#header, this.#word, 0);
+      return;
+    }
+    throw new CapacityError(region.file.path, `more than ${SLOTS} readers`);
+  }
+
+  /**
+   * Marks the image in force as used and returns its generation. After the mark the generation is looked at again: if a
+   * writer flipped it in between, it may not have seen the mark. Two atomic operations; allocates nothing.
+   */
+  enter(): number {
+    for (;;) {
+      const generation = Atomics.load(this.#header, WORD_GENERATION);
+      Atomics.store(this.#header, this.#word, slotValue(generation));
+      if (Atomics.load(this.#header, WORD_GENERATION) === generation) return generation;
+    }
+  }
+
+  /** The reader uses no image any more. */
+  leave(): void {
+    Atomics.store(this.#header, this.#word, 0);
+  }
+}
+
+/**
+ * Runs `work` on the region of that name under its writer lock; writers, in whatever process, go one after the other.
+ * @throws as {@link Region.open}
+ */
+export function withWriter<T>(folder: string, name: string, kind: number, work: (region: Region) => T): T {
+  for (;;) {
+    using region = Region.open(folder, name, kind);
+    lockRange(region.file.fd, LOCK_WRITER, 1);
+    if (region.isRetired || !isSameFile(region)) continue; // replaced while we waited for the lock
+    try {
+      return work(region);
+    } finally {
+      unlockRange(region.file.fd, LOCK_WRITER, 1);
+    }
+  }
+}
+
+/** Deletes a region; readers see it retired. @returns false when there was none */
+export function deleteRegion(folder: string, name: string): boolean {
+  const path = regionPath(folder, name);
+  const region = openAny(path);
+  try {
+    unlinkSync(path);
+  } catch (error) {
+    region?.[Symbol.dispose]();
+    if ((error as { code?: string }).code === "ENOENT") return false;
+    throw error;
+  }
+  retire(region);
+  return true;
+}
+
+/** Whether there is a file of that name; false for what cannot be a name. */
+export function hasRegion(folder: string, name: string): boolean {
+  try {
+    return statSync(regionPath(folder, name)).isFile();
+  } catch {
+    return false;
+  }
+}
+
+/** Path of a region. @throws {LayoutError} `name` is no plain file name of 1…200 bytes */
+function regionPath(folder: string, name: string): string {
+  if (!/^[^/\0]+$/.test(name) || name.startsWith(".") || Buffer.byteLength(name) > MAX_NAME_BYTES) {
+    throw new LayoutError(
+      join(folder, name),
+      `a name has 1..${MAX_NAME_BYTES} bytes, no "/", and does not begin with "."`,
+    );
+  }
+  return join(folder, name);
+}
+
+/** The file of a path, whatever it is, or null; a region in it can be retired. */
+function openAny(path: string): MappedFile | null {
+  try {
+    return MappedFile.open(path, { isWritable: true });
+  } catch {
+    return null;
+  }
+}
+
+function retire(file: MappedFile | null): void {
+  if (file === null) return;
+  if (file.length >= HEADER_BYTES) {
+    const header = new Int32Array(file.buffer, 0, HEADER_BYTES / 4);
+    if (header[WORD_MAGIC] === MAGIC) Atomics.store(header, WORD_STATE, RETIRED);
+  }
+  file[Symbol.dispose]();
+}
+
+function isSameFile(region: Region): boolean {
+  const ours = fstatSync(region.file.fd);
+  try {
+    const named = statSync(region.file.path);
+    return named.ino === ours.ino && named.dev === ours.dev;
+  } catch {
+    return false;
+  }
+}
+
+function checkHeader(file: MappedFile, kind: number): void {
+  const { path, length } = file;
+  if (length < HEADER_BYTES) throw new LayoutError(path, `${length} bytes, a header has ${HEADER_BYTES}`);
+  const header = new Uint32Array(file.buffer, 0, HEADER_BYTES / 4);
+  const want = (what: string, found: number, wanted: number) => {
+    if (found !== wanted) throw new LayoutError(path, `${what} is ${found}, not ${wanted}`);
+  };
+  want("magic", header[WORD_MAGIC]!, MAGIC);
+  want("layout version", header[WORD_VERSION]!, LAYOUT_VERSION);
+  want("kind", header[WORD_KIND]!, kind);
+  const capacity = header[WORD_CAPACITY]!;
+  if (capacity % PAGE_BYTES !== 0)
+    throw new LayoutError(path, `image capacity ${capacity} is no multiple of ${PAGE_BYTES}`);
+  want("length", length, HEADER_BYTES + 2 * capacity);
+}
