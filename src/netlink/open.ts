@@ -3,6 +3,7 @@ import {
   NETLINK_GET_STRICT_CHK,
   NetlinkSocket,
   raiseReceiveBuffer,
+  raiseSendBuffer,
   SOL_NETLINK,
   setSocketOption,
   watchReadable,
@@ -14,6 +15,8 @@ export const NETLINK_ROUTE = 0;
 export const NETLINK_NETFILTER = 12;
 const ANSWER_TIMEOUT_MS = 5_000;
 const SUBSCRIPTION_BYTES = 4 << 20;
+/** A transaction is one message: 10,000 targets with their counters take some 5 MB. */
+const BATCH_BYTES = 16 << 20;
 
 /** A connection with a socket of its own in the calling thread's network namespace; the caller closes the socket. */
 export function openConnection(protocol: number): {
@@ -23,7 +26,8 @@ export function openConnection(protocol: number): {
   const socket = new NetlinkSocket(protocol, { receiveTimeoutMs: ANSWER_TIMEOUT_MS });
   setSocketOption(socket.fd, SOL_NETLINK, NETLINK_EXT_ACK, 1);
   if (protocol === NETLINK_ROUTE) setSocketOption(socket.fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1);
-  raiseReceiveBuffer(socket.fd, SUBSCRIPTION_BYTES); // a batch's acknowledgements come all at once
+  raiseSendBuffer(socket.fd, BATCH_BYTES);
+  raiseReceiveBuffer(socket.fd, BATCH_BYTES); // a batch's acknowledgements come all at once
   return { connection: new NetlinkConnection(socket), socket };
 }
 

@@ -22,6 +22,7 @@ export {
   NetlinkSocket,
   openSocket,
   raiseReceiveBuffer,
+  raiseSendBuffer,
   SO_RCVBUF,
   SOCK_DGRAM,
   SOCK_RAW,

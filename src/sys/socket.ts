@@ -15,6 +15,7 @@ export const SOL_SOCKET = 1;
 export const SO_SNDBUF = 7;
 export const SO_RCVBUF = 8;
 export const SO_RCVTIMEO = 20;
+export const SO_SNDBUFFORCE = 32;
 export const SO_RCVBUFFORCE = 33;
 export const SOL_NETLINK = 270;
 export const NETLINK_ADD_MEMBERSHIP = 1;
@@ -81,11 +82,20 @@ export function setReceiveTimeout(fd: number, ms: number): void {
  * the size in force as the kernel tells it (twice the usable size). Never lowers it below what it was.
  */
 export function raiseReceiveBuffer(fd: number, bytes: number): number {
-  const before = getSocketOption(fd, SOL_SOCKET, SO_RCVBUF);
+  return raiseBuffer(fd, bytes, SO_RCVBUF, SO_RCVBUFFORCE);
+}
+
+/** The same for the send buffer, which bounds the size of one netlink message. */
+export function raiseSendBuffer(fd: number, bytes: number): number {
+  return raiseBuffer(fd, bytes, SO_SNDBUF, SO_SNDBUFFORCE);
+}
+
+function raiseBuffer(fd: number, bytes: number, option: number, force: number): number {
+  const before = getSocketOption(fd, SOL_SOCKET, option);
   if (before >= bytes) return before;
   const value = new Int32Array([bytes]);
-  if (libc.setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, value, 4) < 0) setSocketOption(fd, SOL_SOCKET, SO_RCVBUF, bytes);
-  return getSocketOption(fd, SOL_SOCKET, SO_RCVBUF);
+  if (libc.setsockopt(fd, SOL_SOCKET, force, value, 4) < 0) setSocketOption(fd, SOL_SOCKET, option, bytes);
+  return getSocketOption(fd, SOL_SOCKET, option);
 }
 
 /** `struct sockaddr_nl`, 12 bytes: family u16 @0, pid u32 @4, groups u32 @8. */

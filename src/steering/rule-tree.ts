@@ -1,0 +1,142 @@
+import type { Family, Rule } from "#netlink/route";
+import { OUR_PROTOCOL } from "./state.js";
+
+/**
+ * Layout of our `ip rule` entries. The kernel walks rules one by one for every packet, so many targets stand in a tree:
+ *
+ *     2 (or 4)   fwmark BASE/MASK goto BLOCK     one per block of marks
+ *     3 (or 5)   goto 95                         packets without a mark of ours leave here
+ *     10…49 (or 50…89)  fwmark M lookup M        the members of a block, all at its priority
+ *     90         fwmark M lookup M               instead of the tree: few targets, one flat list
+ *     95         nop                             where the gotos lead; a goto needs an existing rule
+ *
+ * All priorities are below 100, ahead of a frontend's rules. There are two places for a tree so that one with another
+ * block size can be built beside the one in force. A member stands nowhere but under its exact mark, so a packet that
+ * falls through from one block into the next can only ever be found, never misled.
+ */
+const FLAT_PRIORITY = 90;
+const END_PRIORITY = 95;
+const TREES = {
+  A: { gotoPriority: 2, firstBlock: 10 },
+  B: { gotoPriority: 4, firstBlock: 50 },
+} as const;
+type TreeName = keyof typeof TREES;
+const BLOCKS_PER_TREE = 40;
+/** Blocks of a fresh tree at most, so that it can grow for a while. */
+const FRESH_BLOCKS = 30;
+const SMALLEST_BLOCK = 64;
+/** Above so many targets the flat list becomes a tree, below the other a tree becomes flat; between them what is stays. */
+const MOST_FLAT = 64;
+const FEWEST_IN_TREE = 32;
+
+/** The rules wanted, in the order in which they may be added. */
+export type RuleLayout = {
+  readonly rules: readonly Rule[];
+  /** Whether a rule belongs to this layout's tree or list, or to another one that it replaces. */
+  readonly owns: (rule: Rule) => boolean;
+};
+
+/**
+ * The rules that send each mark to its table. Depends on what is there so that little changes: a tree in force keeps its
+ * place, its block size and its blocks' priorities as long as the marks fit.
+ * @param fwmarks 1…2³¹−1, distinct
+ * @param actual our rules of that family
+ */
+export function layOutRules(family: Family, fwmarks: readonly number[], actual: readonly Rule[]): RuleLayout {
+  const current = currentTree(actual);
+  if (fwmarks.length <= (current === null ? MOST_FLAT : FEWEST_IN_TREE)) return flat(family, fwmarks);
+  const keepsTree = current !== null && countBlocks(fwmarks, current.blockSize) <= BLOCKS_PER_TREE;
+  const name: TreeName = current === null ? "A" : keepsTree ? current.name : current.name === "A" ? "B" : "A";
+  const blockSize = keepsTree ? current.blockSize : freshBlockSize(fwmarks);
+  return tree(family, fwmarks, name, blockSize, keepsTree ? current.blocks : new Map());
+}
+
+function flat(family: Family, fwmarks: readonly number[]): RuleLayout {
+  return {
+    rules: fwmarks.map((fwmark) => member(family, FLAT_PRIORITY, fwmark)),
+    owns: ({ priority }) => priority === FLAT_PRIORITY,
+  };
+}
+
+function tree(
+  family: Family,
+  fwmarks: readonly number[],
+  name: TreeName,
+  blockSize: number,
+  known: ReadonlyMap<number, number>,
+): RuleLayout {
+  const { gotoPriority, firstBlock } = TREES[name];
+  const bases = [...new Set(fwmarks.map((fwmark) => fwmark - (fwmark % blockSize)))].sort((a, b) => a - b);
+  const taken = new Set(bases.flatMap((base) => known.get(base) ?? []));
+  const free = Array.from({ length: BLOCKS_PER_TREE }, (_, i) => firstBlock + i).filter(
+    (priority) => !taken.has(priority),
+  );
+  const priorities = new Map(bases.map((base) => [base, known.get(base) ?? free.shift()!]));
+  const basic = { family, table: 0, protocol: OUR_PROTOCOL } as const;
+  const mask = (0xffffffff & ~(blockSize - 1)) >>> 0;
+  return {
+    rules: [
+      { ...basic, priority: END_PRIORITY, fwmark: null, fwmask: 0xffffffff, action: "nop", goto: null },
+      ...fwmarks.map((fwmark) => member(family, priorities.get(fwmark - (fwmark % blockSize))!, fwmark)),
+      ...bases.map(
+        (base): Rule => ({
+          ...basic,
+          priority: gotoPriority,
+          fwmark: base,
+          fwmask: mask,
+          action: "goto",
+          goto: priorities.get(base)!,
+        }),
+      ),
+      { ...basic, priority: gotoPriority + 1, fwmark: null, fwmask: 0xffffffff, action: "goto", goto: END_PRIORITY },
+    ],
+    owns: ({ priority }) =>
+      priority === gotoPriority ||
+      priority === gotoPriority + 1 ||
+      priority === END_PRIORITY ||
+      (priority >= firstBlock && priority < firstBlock + BLOCKS_PER_TREE),
+  };
+}
+
+function member(family: Family, priority: number, fwmark: number): Rule {
+  return {
+    family,
+    priority,
+    fwmark,
+    fwmask: 0xffffffff,
+    action: "table",
+    table: fwmark,
+    goto: null,
+    protocol: OUR_PROTOCOL,
+  };
+}
+
+/** The tree that the kernel walks first, if there is one, and the priorities of its blocks by base. */
+function currentTree(
+  actual: readonly Rule[],
+): { name: TreeName; blockSize: number; blocks: ReadonlyMap<number, number> } | null {
+  for (const name of ["A", "B"] as const) {
+    const gotos = actual.filter(
+      ({ priority, action, fwmark }) => priority === TREES[name].gotoPriority && action === "goto" && fwmark !== null,
+    );
+    const [first] = gotos;
+    if (first === undefined) continue;
+    const ofSize = gotos.filter(({ fwmask }) => fwmask === first.fwmask);
+    return {
+      name,
+      blockSize: (~first.fwmask >>> 0) + 1,
+      blocks: new Map(ofSize.map((rule) => [rule.fwmark!, rule.goto!])),
+    };
+  }
+  return null;
+}
+
+function countBlocks(fwmarks: readonly number[], blockSize: number): number {
+  return new Set(fwmarks.map((fwmark) => Math.floor(fwmark / blockSize))).size;
+}
+
+function freshBlockSize(fwmarks: readonly number[]): number {
+  let size = SMALLEST_BLOCK;
+  while (countBlocks(fwmarks, size) > FRESH_BLOCKS) size *= 2;
+  return size;
+}

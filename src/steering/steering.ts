@@ -1,0 +1,139 @@
+import { isIpv4, parseAddress } from "#model";
+import { NetlinkError } from "#netlink";
+import { decodeCounter, NftConnection, watchNftables } from "#netlink/nftables";
+import { RouteConnection, watchRoutes } from "#netlink/route";
+import { formatGateway } from "./diff.js";
+import { formatStep } from "./format.js";
+import { METRICS_TABLE, QUEUE_TABLE } from "./nft-tables.js";
+import { type ActualKernel, type ActualTable, type Failure, OUR_PROTOCOL, type Step } from "./state.js";
+
+/** Outcomes that are as good as success, with the reason. */
+const SETTLED: Readonly<Record<Step["kind"], readonly string[]>> = {
+  addRule: ["EEXIST"], // the same rule is there: somebody was faster
+  deleteRule: ["ENOENT"], // gone already
+  replaceRoute: ["EEXIST"], // the same route is there
+  deleteRoute: ["ESRCH", "ENOENT"], // gone already, for example with its link
+  nft: [],
+};
+
+/** Packets and bytes that went to a target. */
+export type Hits = { readonly packets: number; readonly bytes: number };
+
+/** The kernel of the network namespace it was opened in, as far as it is ours. Synchronous. */
+export class Steering implements Disposable {
+  readonly #route = new RouteConnection();
+  readonly #nft = new NftConnection();
+  readonly queueStatement: "native" | "compat";
+
+  /** @throws {UnsupportedError} packets cannot be queued; {NetlinkError} EPERM: CAP_NET_ADMIN is missing */
+  constructor() {
+    try {
+      this.queueStatement = this.#nft.probeQueue();
+    } catch (error) {
+      this[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  /** What the kernel holds of ours now. */
+  read(): ActualKernel {
+    const families = [4, 6] as const;
+    return {
+      rules: families.flatMap((family) =>
+        this.#route.rules(family).filter(({ protocol }) => protocol === OUR_PROTOCOL),
+      ),
+      routes: families.flatMap((family) => this.#route.routes(family, OUR_PROTOCOL)),
+      queueTable: this.#readTable(QUEUE_TABLE),
+      metricsTable: this.#readTable(METRICS_TABLE),
+      queueStatement: this.queueStatement,
+    };
+  }
+
+  #readTable(table: string): ActualTable {
+    const sets = this.#nft.sets(table);
+    const rules = this.#nft.rules(table);
+    if (sets === null || rules === null) return null;
+    return {
+      rules: rules.map(({ chain, comment }) => ({ chain, comment })),
+      sets: new Map(sets.map((set) => [set, this.#nft.elements(table, set)])),
+    };
+  }
+
+  /** Applies steps in order; one that fails is told and the others go on. */
+  apply(steps: readonly Step[]): readonly Failure[] {
+    const failures: Failure[] = [];
+    let own: ReadonlySet<string> | null = null;
+    const ownAddresses = () => {
+      own ??= new Set(this.#route.addresses().map(({ address }) => formatGateway(address)));
+      return own;
+    };
+    for (const step of steps) {
+      try {
+        this.#applyStep(step, ownAddresses);
+      } catch (error) {
+        if (!(error instanceof NetlinkError)) throw error;
+        if (SETTLED[step.kind].includes(error.errno)) continue;
+        failures.push({
+          step,
+          errno: error.errno,
+          message: `${formatStep(step)[0]}: ${error.message}`,
+          fwmark: fwmarkOf(step),
+        });
+      }
+    }
+    return failures;
+  }
+
+  /** @param ownAddresses this host's addresses as text, read at most once per apply */
+  #applyStep(step: Step, ownAddresses: () => ReadonlySet<string>): void {
+    switch (step.kind) {
+      case "addRule":
+        return this.#route.addRule(step.rule);
+      case "deleteRule":
+        return this.#route.deleteRule(step.rule);
+      case "replaceRoute": {
+        const { family, table, gateway } = step;
+        // The kernel takes such a route on IPv4 and refuses it on IPv6; it never leads to a target.
+        if (ownAddresses().has(gateway)) {
+          throw new NetlinkError(`route via ${gateway}`, "EADDRINUSE", "the target's address is one of this host");
+        }
+        const address = parseAddress(gateway);
+        const bytes = isIpv4(address) ? address.slice(12) : address;
+        return this.#route.replaceRoute({ family, table, protocol: OUR_PROTOCOL, gateway: bytes });
+      }
+      case "deleteRoute":
+        return this.#route.deleteRoute(step.route);
+      case "nft":
+        return this.#nft.transaction(step.commands);
+    }
+  }
+
+  /** What each target got since its counter was made, by fwmark; one dump for all. */
+  counters(): ReadonlyMap<number, Hits> {
+    const hits = new Map<number, Hits>();
+    for (const { chain, expressions } of this.#nft.rules(METRICS_TABLE) ?? []) {
+      const fwmark = /^fwmark-([0-9]+)$/.exec(chain)?.[1];
+      const found = expressions.find(({ name }) => name === "counter");
+      if (fwmark !== undefined && found !== undefined) hits.set(Number(fwmark), decodeCounter(found.data));
+    }
+    return hits;
+  }
+
+  /** Calls `onChange` when rules, routes, links, addresses or nftables changed, by whomever. */
+  watch(onChange: () => void): () => void {
+    const stops = [watchRoutes(onChange), watchNftables(onChange)];
+    return () => {
+      for (const stop of stops) stop();
+    };
+  }
+
+  [Symbol.dispose](): void {
+    this.#route[Symbol.dispose]();
+    this.#nft[Symbol.dispose]();
+  }
+}
+
+function fwmarkOf(step: Step): number | null {
+  if (step.kind === "addRule" || step.kind === "deleteRule") return step.fwmark;
+  return step.kind === "replaceRoute" ? step.table : null;
+}
