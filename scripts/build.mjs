@@ -13,7 +13,7 @@ const require = createRequire(import.meta.url);
 /** Programs: file in bin/ → source. The worker has to be a file of its own. */
 const entries = {
   nfqlb: "src/programs/nfqlb.ts",
-  // "stateless-lb": "src/programs/stateless-lb.ts",
+  "stateless-lb": "src/programs/stateless-lb.ts",
   "queue-worker.cjs": "src/programs/queue-worker.ts",
 };
 

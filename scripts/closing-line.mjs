@@ -16,7 +16,7 @@ export default class ClosingLine {
         else if (result.state === "failed") failed++;
         else {
           skipped++;
-          console.log(`skipped: ${test.fullName}${result.note ? ` (${result.note})` : ""}`);
+          console.log(`skipped: ${test.fullName}${"note" in result && result.note ? ` (${result.note})` : ""}`);
         }
       }
     }

@@ -85,6 +85,7 @@ function toProtocol(text: string): Protocol {
 
 /** Everything of a flow that the rules' syntax decides. @throws {ConfigError} */
 function checkFlow(flow: {
+  readonly vips: readonly { readonly prefix: string }[];
   readonly sourcePrefixes: readonly string[];
   readonly destinationPorts: readonly string[];
   readonly sourcePorts: readonly string[];
@@ -94,6 +95,7 @@ function checkFlow(flow: {
   parseFlowRule({
     name: "n",
     target: "t",
+    dsts: flow.vips.map(({ prefix }) => prefix).join(","),
     srcs: flow.sourcePrefixes.join(","),
     dports: ports(flow.destinationPorts),
     sports: ports(flow.sourcePorts),

@@ -237,7 +237,8 @@ function readTargets(list: Reader, streams: ReadonlyMap<string, Stream>): readon
     checkFamilies(ips, texts);
     if (stream === null) return [];
     const key = `${stream.name} ${number}`;
-    if (seen.has(key) && identifier.text() === String(number)) identifier.fault(`this identifier is used twice in stream ${stream.name}`);
+    if (seen.has(key) && identifier.text() === String(number))
+      identifier.fault(`this identifier is used twice in stream ${stream.name}`);
     seen.add(key);
     return [permanentTarget(stream, number, texts)];
   });

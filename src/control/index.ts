@@ -1,0 +1,3 @@
+// For callers
+export { unpublish } from "./publish.js";
+export { type Log, Reconciler } from "./reconcile.js";

@@ -1,0 +1,172 @@
+import type { Configuration } from "#model";
+import {
+  type DesiredKernel,
+  diff,
+  type Failure,
+  formatPlan,
+  NOTHING_DESIRED,
+  planLength,
+  type Steering,
+} from "#steering";
+import { type Desired, toDesired } from "./desired.js";
+import { assignOffsets, type Offsets } from "./offsets.js";
+import { publish, type TablePlace } from "./publish.js";
+import { readOffsets, writeOffsets } from "./state-file.js";
+
+/** What the loop may log; the keys of `data` are for machines. */
+export type Log = {
+  readonly debug: (message: string, data?: Readonly<Record<string, unknown>>) => void;
+  readonly info: (message: string, data?: Readonly<Record<string, unknown>>) => void;
+  readonly error: (message: string, data?: Readonly<Record<string, unknown>>) => void;
+};
+
+export type ReconcilerOptions = {
+  readonly steering: Steering;
+  readonly place: TablePlace;
+  readonly queue: NonNullable<DesiredKernel["queue"]>;
+  /** First offset: fwmarks begin one above. */
+  readonly offsetStart: number;
+  /** Whether every queue is served; until then no VIP is added, since its packets would be dropped. */
+  readonly isDataPlaneReady: () => boolean;
+  readonly log: Log;
+};
+
+/** Events of the kernel come in swarms, also for our own changes; one turn per so many ms is enough. */
+const EVENT_INTERVAL_MS = 20;
+const FIRST_RETRY_MS = 100;
+const LAST_RETRY_MS = 5_000;
+
+/**
+ * The configuration flow. Level-triggered: each turn compares the whole wanted state with the whole actual one, whatever
+ * woke it up, so a restart, an operator's mistake or another program's interference heals by itself.
+ */
+export class Reconciler {
+  readonly #options: ReconcilerOptions;
+  #configuration: Configuration | null = null;
+  #offsets: Offsets;
+  #timer: NodeJS.Timeout | null = null;
+  #timerAtMs = Number.POSITIVE_INFINITY;
+  #retryMs = FIRST_RETRY_MS;
+  #toldFailures = "";
+  #stopWatch: (() => void) | null = null;
+
+  constructor(options: ReconcilerOptions) {
+    this.#options = options;
+    this.#offsets = readOffsets(options.place.folder);
+  }
+
+  /** Begins to follow the kernel's changes. */
+  start(): void {
+    this.#stopWatch = this.#options.steering.watch(() => this.wake(EVENT_INTERVAL_MS));
+  }
+
+  /** A new configuration is wanted from now on. */
+  configure(configuration: Configuration): void {
+    this.#configuration = configuration;
+    this.wake(0);
+  }
+
+  /** Asks for a turn in `delayMs` at the latest. */
+  wake(delayMs: number): void {
+    const atMs = performance.now() + delayMs;
+    if (atMs >= this.#timerAtMs) return;
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timerAtMs = atMs;
+    this.#timer = setTimeout(() => {
+      this.#timer = null;
+      this.#timerAtMs = Number.POSITIVE_INFINITY;
+      this.#turn();
+    }, delayMs);
+  }
+
+  /** What a turn would do for a configuration, as commands; changes nothing. */
+  preview(configuration: Configuration): readonly string[] {
+    const { desired } = this.#desiredOf(configuration);
+    const tables = [...desired.tables].map(([name, { targets }]) => `# table ${name}: ${targets.size} targets`);
+    const flows = desired.flows.map(({ name, priority }) => `# flow rule ${name}, priority ${priority}`);
+    return [...tables, ...flows, ...formatPlan(diff(desired.kernel, this.#options.steering.read()))];
+  }
+
+  #turn(): void {
+    try {
+      const failures = this.#configuration === null ? [] : this.#reconcile(this.#configuration);
+      this.#tellFailures(failures);
+      if (failures.length > 0) this.#retry();
+      else this.#retryMs = FIRST_RETRY_MS;
+    } catch (error) {
+      this.#options.log.error("reconcile failed", { error: (error as Error).message });
+      this.#retry();
+    }
+  }
+
+  #reconcile(configuration: Configuration): readonly Failure[] {
+    const { steering, place, isDataPlaneReady, log } = this.#options;
+    const { desired, offsets } = this.#desiredOf(configuration);
+    this.#keepOffsets(offsets);
+    const plan = diff(desired.kernel, steering.read());
+    const failed = [...steering.apply(plan.additions)]; // make before break: the new beside the old
+    const changes = publish(desired, this.#pending(failed), place); // only targets that can be reached get packets
+    if (isDataPlaneReady())
+      failed.push(...steering.apply(plan.vips)); // VIPs once somebody answers for them
+    else if (plan.vips.length > 0) this.wake(FIRST_RETRY_MS);
+    failed.push(...steering.apply(plan.removals)); // last: nothing is decided by the old tables any more
+    if (planLength(plan) > 0 || changes.length > 0) {
+      log.info("reconciled", { changes, kernel: formatPlan(plan).slice(0, 100), failures: failed.length });
+    }
+    return failed;
+  }
+
+  #desiredOf(configuration: Configuration): { readonly desired: Desired; readonly offsets: Offsets } {
+    const { offsetStart, queue, log } = this.#options;
+    const { offsets, refused } = assignOffsets(configuration.streams, this.#offsets, offsetStart);
+    for (const name of refused) log.error("no fwmarks left for stream", { stream: name });
+    return { desired: toDesired(configuration, offsets, queue), offsets };
+  }
+
+  #keepOffsets(offsets: Offsets): void {
+    const text = (ranges: Offsets) => JSON.stringify([...ranges]);
+    if (text(offsets) !== text(this.#offsets)) writeOffsets(this.#options.place.folder, offsets);
+    this.#offsets = offsets;
+  }
+
+  /** Targets without their kernel state. */
+  #pending(failures: readonly Failure[]): ReadonlySet<number> {
+    return new Set(failures.flatMap(({ fwmark }) => fwmark ?? []));
+  }
+
+  #retry(): void {
+    this.wake(this.#retryMs);
+    this.#retryMs = Math.min(this.#retryMs * 2, LAST_RETRY_MS);
+  }
+
+  /** Each distinct set of failures once. */
+  #tellFailures(failures: readonly Failure[]): void {
+    const text = failures.map(({ message }) => message).join("\n");
+    if (text !== this.#toldFailures) {
+      for (const { message, fwmark } of failures)
+        this.#options.log.error("add pending target", { fwmark, error: message });
+      if (failures.length === 0) this.#options.log.info("no pending targets");
+    }
+    this.#toldFailures = text;
+  }
+
+  /** No turn begins after this. */
+  stop(): void {
+    this.#configuration = null;
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#stopWatch?.();
+  }
+
+  /** Stops queueing: from now on no packet comes to the data plane, and those that came still find their way. */
+  releaseTraffic(): void {
+    const { steering } = this.#options;
+    steering.apply(diff(NOTHING_DESIRED, { ...steering.read(), rules: [], routes: [] }).removals);
+  }
+
+  /** Takes away everything of ours in the kernel; for the end, after the data plane. */
+  cleanUp(): readonly Failure[] {
+    const { steering } = this.#options;
+    const { additions, vips, removals } = diff(NOTHING_DESIRED, steering.read());
+    return steering.apply([...additions, ...vips, ...removals]);
+  }
+}

@@ -1,0 +1,282 @@
+// The control plane: reads settings, wires the rooms, minds signals. What it does is in src/control/reconcile.ts.
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { type Log, Reconciler, unpublish } from "#control";
+import type { Configuration } from "#model";
+import {
+  type ConfigurationFile,
+  loadConfigurationFile,
+  NspStore,
+  startNspServer,
+  watchConfiguration,
+  watchConfigurationFile,
+} from "#nsp";
+import { Steering } from "#steering";
+import { CounterFile, ensureFlows } from "#tables";
+import { DataPlane } from "./stateless-lb/data-plane.js";
+import { createLog } from "./stateless-lb/log.js";
+import { describeVariables, readSettings, type Settings, SettingsError } from "./stateless-lb/settings.js";
+
+const FLOWS = "nfqlb-flows";
+const COUNTERS = "nfqlb-counters";
+/** How long `--dry-run` waits for the configuration. */
+const DRY_RUN_DEADLINE_MS = 10_000;
+
+const HELP = `stateless-lb: control plane of a stateless layer-4 load balancer
+
+It learns VIPs, flows, streams and targets from an NSP service, programs rules, routes and nftables, publishes lookup
+tables, and keeps the data plane (nfqlb) running.
+
+Usage: stateless-lb [--config FILE] [--dry-run]
+
+Options:
+  --config FILE  run alone: serve the configuration of FILE (YAML) from an embedded NSP; no mesh, no frontend
+  --dry-run      print what would be done, as ip and nft commands, and change nothing
+  --version      print the version
+  --help         this text
+
+Exit codes: 0 orderly end, 1 failed start or internal failure, 2 faulty setting or option.
+Signals: SIGTERM, SIGINT, SIGQUIT end it in order, a second one at once; SIGHUP reads the file of --config again.
+
+Environment variables (name, type, default, meaning):
+${describeVariables()}`;
+
+/** A start that cannot succeed; the message is one line that says what to do. */
+class StartError extends Error {}
+
+type Options = { readonly config: string | undefined; readonly isDryRun: boolean };
+
+/** Where the configuration comes from. */
+type Source = {
+  readonly address: string;
+  readonly trench: string;
+  readonly conduit: string;
+  readonly reload: () => void;
+  readonly close: () => Promise<void>;
+};
+
+async function main(): Promise<number> {
+  const options = readOptions();
+  if (typeof options === "number") return options;
+  const settings = readSettings(process.env);
+  const log = createLog(settings.logLevel, process.stdout);
+  const ending = new AbortController();
+  using steering = new Steering();
+  const source = options.config === undefined ? meshSource(settings) : await fileSource(options.config, settings, log);
+  ensureFlows(settings.shmFolder, FLOWS);
+  const wakeOnReady = { wake: () => {} };
+  const dataPlane = new DataPlane({
+    program: settings.nfqlb || join(__dirname, "nfqlb"),
+    folder: settings.shmFolder,
+    queues: settings.queues,
+    queueLength: settings.queueLength,
+    log,
+    onReady: () => wakeOnReady.wake(),
+  });
+  const place = {
+    folder: settings.shmFolder,
+    flowsName: FLOWS,
+    countOf: (slot: number) => countOf(settings.shmFolder, slot),
+  };
+  const reconciler = new Reconciler({
+    steering,
+    place,
+    queue: { ...settings.queues, isFanout: settings.isFanout },
+    offsetStart: settings.offsetStart,
+    isDataPlaneReady: () => dataPlane.isReady,
+    log,
+  });
+  if (options.isDryRun) {
+    const configuration = await firstConfiguration(source, settings, log);
+    process.stdout.write(
+      reconciler
+        .preview(configuration)
+        .map((line) => `${line}\n`)
+        .join(""),
+    );
+    await source.close();
+    return 0;
+  }
+  wakeOnReady.wake = () => reconciler.wake(0);
+  log.info("start", {
+    version: process.env["BUILD_VERSION"],
+    queueStatement: steering.queueStatement,
+    nsp: source.address,
+  });
+  await dataPlane.start();
+  reconciler.start();
+  follow(source, settings, log, ending.signal, (configuration) => reconciler.configure(configuration));
+  await untilSignal(source.reload, log);
+  // In this order no packet is queued to nobody, and none that is queued loses its way.
+  ending.abort();
+  reconciler.stop();
+  reconciler.releaseTraffic();
+  await dataPlane.stop();
+  const left = reconciler.cleanUp();
+  for (const { message } of left) log.error("not cleaned up", { error: message });
+  unpublish(place);
+  await source.close();
+  log.info("end");
+  return 0;
+}
+
+function readOptions(): Options | number {
+  const { values } = parseArgs({
+    options: {
+      config: { type: "string" },
+      "dry-run": { type: "boolean", default: false },
+      version: { type: "boolean", default: false },
+      help: { type: "boolean", short: "h", default: false },
+    },
+    allowPositionals: true,
+  });
+  if (values.version) process.stdout.write(`${process.env["BUILD_VERSION"]}\n`);
+  else if (values.help) process.stdout.write(HELP);
+  else return { config: values.config, isDryRun: values["dry-run"] };
+  return 0;
+}
+
+/** The NSP of a mesh; needs what this version lacks unless settings say otherwise. */
+function meshSource({ isMeshEnabled, isNspInsecure, nspService, trenchName, conduitName }: Settings): Source {
+  if (isMeshEnabled) {
+    throw new StartError(
+      "the mesh endpoint is not in this version: set NSM_MESH_ENABLED=false, or run alone with --config FILE",
+    );
+  }
+  if (!isNspInsecure) {
+    throw new StartError(
+      "mTLS to the NSP is not in this version: set NSM_NSP_INSECURE=true for plain text, or run alone with --config FILE",
+    );
+  }
+  return { address: nspService, trench: trenchName, conduit: conduitName, reload: () => {}, close: async () => {} };
+}
+
+/** An NSP of our own, fed by a file, on a private socket and the addresses that the file names. */
+async function fileSource(path: string, { conduitName }: Settings, log: Log): Promise<Source> {
+  const file = loadConfigurationFile(path);
+  const store = new NspStore({ entryTimeoutMs: file.entryTimeoutMs, nowMs: () => performance.now() });
+  store.configure(file.configuration);
+  const folder = mkdtempSync(join(tmpdir(), "stateless-lb-"));
+  const address = `unix:${join(folder, "nsp.sock")}`;
+  const server = await startNspServer(store, [address, ...file.listen]).catch((error: Error) => {
+    rmSync(folder, { recursive: true });
+    throw new StartError(`nsp.listen: ${error.message}`);
+  });
+  const { check, stop } = watchConfigurationFile(
+    path,
+    ({ configuration }) => {
+      log.info("configuration file read", { path });
+      store.configure(configuration);
+    },
+    ({ message }) => log.error("configuration file refused, the last good one stays in force", { error: message }),
+  );
+  const close = async () => {
+    stop();
+    await server.close();
+    rmSync(folder, { recursive: true, force: true });
+  };
+  return {
+    address,
+    trench: file.configuration.trench!.name,
+    conduit: chooseConduit(file, conduitName),
+    reload: check,
+    close,
+  };
+}
+
+function chooseConduit({ configuration }: ConfigurationFile, wanted: string): string {
+  const names = configuration.conduits.map(({ name }) => name);
+  return names.includes(wanted) ? wanted : names[0]!;
+}
+
+function follow(
+  source: Source,
+  settings: Settings,
+  log: Log,
+  signal: AbortSignal,
+  onConfiguration: (configuration: Configuration) => void,
+): void {
+  watchConfiguration({
+    server: {
+      address: source.address,
+      security: "plain-text",
+      maxBackoffMs: settings.maxBackoffMs,
+      keepaliveMs: settings.keepaliveMs,
+    },
+    trench: source.trench,
+    conduit: source.conduit,
+    emptyGraceMs: settings.emptyGraceMs,
+    onConfiguration,
+    onRefused: (reasons) => log.error("objects refused", { reasons: reasons.slice(0, 100), count: reasons.length }),
+    onState: (state, reason) => log.info(`NSP ${state}`, reason === "" ? {} : { reason }),
+    signal,
+  });
+}
+
+async function firstConfiguration(source: Source, settings: Settings, log: Log): Promise<Configuration> {
+  const ending = new AbortController();
+  try {
+    return await new Promise<Configuration>((resolve, reject) => {
+      const late = () =>
+        reject(new StartError(`no configuration from ${source.address} in ${DRY_RUN_DEADLINE_MS / 1000} s`));
+      setTimeout(late, DRY_RUN_DEADLINE_MS).unref();
+      const quiet: Log = { ...log, info: () => {}, debug: () => {} };
+      follow(source, settings, quiet, ending.signal, resolve);
+    });
+  } finally {
+    ending.abort();
+  }
+}
+
+/** Resolves with the first signal that asks for an end; the second one ends at once. */
+function untilSignal(reload: () => void, log: Log): Promise<void> {
+  process.on("SIGHUP", reload);
+  for (const ignored of ["SIGUSR1", "SIGUSR2"] as const) process.on(ignored, () => {});
+  return new Promise((resolve) => {
+    let isEnding = false;
+    for (const name of ["SIGTERM", "SIGINT", "SIGQUIT"] as const) {
+      process.on(name, () => {
+        if (isEnding) process.exit(1);
+        isEnding = true;
+        log.info("ending", { signal: name });
+        resolve();
+      });
+    }
+  });
+}
+
+/** What the data plane counted for a rule; 0 before its first start. */
+function countOf(folder: string, slot: number): number {
+  try {
+    using counters = CounterFile.open(folder, COUNTERS);
+    return counters.sumRule(slot);
+  } catch (error) {
+    if ((error as { code?: string }).code === "ENOENT") return 0;
+    throw error;
+  }
+}
+
+/** One line for people, and the exit code. */
+function explainFailure(error: unknown): { readonly line: string; readonly code: number } {
+  const { code, message, stack } = error as { code?: string; message: string; stack?: string };
+  if (error instanceof SettingsError) return { line: message, code: 2 };
+  if (code?.startsWith("ERR_PARSE_ARGS") === true) return { line: `${message}; see --help`, code: 2 };
+  if (message.includes("EPERM"))
+    return { line: `${message}: CAP_NET_ADMIN is needed (run as root, or grant it)`, code: 1 };
+  const isExpected =
+    error instanceof StartError || (code?.startsWith("ERR_") === true && !code.startsWith("ERR_INVALID"));
+  return { line: isExpected ? message : (stack ?? message), code: 1 };
+}
+
+process.stdout.on("error", () => {}); // a log reader that went away must not end the service
+process.stderr.on("error", () => {});
+main().then(
+  (code) => process.exit(code),
+  (error: unknown) => {
+    const { line, code } = explainFailure(error);
+    process.stderr.write(`stateless-lb: ${line}\n`);
+    process.exit(code);
+  },
+);

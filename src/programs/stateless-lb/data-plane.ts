@@ -1,0 +1,140 @@
+import { spawn } from "node:child_process";
+import { setTimeout as delay } from "node:timers/promises";
+import type { Log } from "#control";
+import { watchProcess } from "#sys";
+import { readDataPlane } from "#tables";
+
+const COUNTERS = "nfqlb-counters";
+/** A data plane that lived shorter than this counts as one that keeps dying. */
+const STABLE_MS = 2_000;
+const FIRST_BACKOFF_MS = 50;
+const LAST_BACKOFF_MS = 5_000;
+const READY_POLL_MS = 10;
+/** A data plane that has not ended by then after SIGTERM is killed. */
+const STOP_DEADLINE_MS = 3_000;
+
+export type DataPlaneOptions = {
+  /** Path of the nfqlb program. */
+  readonly program: string;
+  /** Folder of the tables; one data plane per folder. */
+  readonly folder: string;
+  readonly queues: { readonly first: number; readonly last: number };
+  readonly queueLength: number;
+  readonly log: Log;
+  /** All queues are served (again). */
+  readonly onReady: () => void;
+};
+
+/**
+ * Keeps one data plane running: adopts one that an earlier control plane started, starts one otherwise, and again at
+ * once when it ends. The data plane lives in a session of its own and outlives us.
+ */
+export class DataPlane {
+  readonly #options: DataPlaneOptions;
+  #isStopping = false;
+  #startedMs = 0;
+  #backoffMs = 0;
+  #onExit: (() => void) | null = null;
+
+  constructor(options: DataPlaneOptions) {
+    this.#options = options;
+  }
+
+  /** Whether all queues are served. */
+  get isReady(): boolean {
+    return readDataPlane(this.#options.folder, COUNTERS)?.isReady === true;
+  }
+
+  /** Adopts or starts. Resolves when a data plane runs or is being started. */
+  async start(): Promise<void> {
+    const { folder, queues, log } = this.#options;
+    const running = readDataPlane(folder, COUNTERS);
+    if (running !== null) {
+      const { queues: served } = JSON.parse(running.settings) as { queues: readonly number[] };
+      const isOurs = served[0] === queues.first && served.at(-1) === queues.last;
+      if (isOurs && this.#follow(running.pid)) {
+        log.info("data plane adopted", { pid: running.pid });
+        void this.#tellWhenReady();
+        return;
+      }
+      log.info("data plane replaced, it serves other queues", { pid: running.pid, queues: served });
+      await this.#end(running.pid);
+    }
+    this.#spawn();
+  }
+
+  /** Ends the data plane after it has answered what is queued; resolves when it is gone. */
+  async stop(): Promise<void> {
+    this.#isStopping = true;
+    const running = readDataPlane(this.#options.folder, COUNTERS);
+    if (running !== null) await this.#end(running.pid);
+  }
+
+  #spawn(): void {
+    const { program, queues, queueLength, log } = this.#options;
+    const args = [
+      "flowlb",
+      "--promiscuous_ping",
+      `--queue=${queues.first}:${queues.last}`,
+      `--qlength=${queueLength}`,
+      "--hash_mode=0",
+    ];
+    this.#startedMs = performance.now();
+    // Its words go to our standard error: standard output is the log's.
+    const env = { ...process.env, NFQLB_SHM_DIR: this.#options.folder };
+    const child = spawn(program, args, { detached: true, stdio: ["ignore", 2, 2], env });
+    child.unref();
+    child.on("error", (error) => log.error("data plane cannot be started", { program, error: error.message }));
+    if (child.pid === undefined) {
+      this.#ended("it could not be started");
+      return;
+    }
+    log.info("data plane started", { pid: child.pid });
+    child.on("exit", (code, signal) => this.#ended(signal ?? `exit code ${code}`));
+    void this.#tellWhenReady();
+  }
+
+  /** @returns false when there is no such process any more */
+  #follow(pid: number): boolean {
+    return watchProcess(pid, () => this.#ended("adopted, cause unknown")) !== null;
+  }
+
+  #ended(cause: string): void {
+    this.#onExit?.();
+    if (this.#isStopping) return;
+    const isStable = performance.now() - this.#startedMs >= STABLE_MS;
+    this.#backoffMs = isStable ? 0 : Math.min(LAST_BACKOFF_MS, Math.max(FIRST_BACKOFF_MS, this.#backoffMs * 2));
+    this.#options.log.error("data plane ended, restarting", { cause, inMs: this.#backoffMs });
+    if (this.#backoffMs === 0) this.#spawn();
+    else setTimeout(() => this.#isStopping || this.#spawn(), this.#backoffMs);
+  }
+
+  async #tellWhenReady(): Promise<void> {
+    while (!this.#isStopping) {
+      if (this.isReady) {
+        this.#options.onReady();
+        return;
+      }
+      await delay(READY_POLL_MS);
+    }
+  }
+
+  async #end(pid: number): Promise<void> {
+    const exited = new Promise<void>((resolve) => {
+      this.#onExit = resolve;
+      if (watchProcess(pid, resolve) === null) resolve();
+    });
+    signal(pid, "SIGTERM");
+    const killer = setTimeout(() => signal(pid, "SIGKILL"), STOP_DEADLINE_MS);
+    await exited;
+    clearTimeout(killer);
+  }
+}
+
+function signal(pid: number, name: NodeJS.Signals): void {
+  try {
+    process.kill(pid, name);
+  } catch (error) {
+    if ((error as { code?: string }).code !== "ESRCH") throw error;
+  }
+}

@@ -1,0 +1,234 @@
+import { parseBoolean, parseDuration, parseInteger, parseQueues, parseUrl, ValueError } from "./values.js";
+
+type Kind = "string" | "URL" | "duration" | "int" | "bool" | "queues";
+
+/** One environment variable: how it is read, and what help and documentation say of it. */
+type Variable = {
+  readonly name: string;
+  readonly kind: Kind;
+  readonly default: string;
+  readonly meaning: string;
+  /** Read when `name` is not set. */
+  readonly alternative?: string;
+};
+
+/** Every variable, in the order of help. Names, kinds and defaults up to NSM_SOCKET are Meridio's. */
+export const VARIABLES = {
+  name: { name: "NSM_NAME", kind: "string", default: "load-balancer", meaning: "name of the mesh endpoint" },
+  serviceName: {
+    name: "NSM_SERVICE_NAME",
+    kind: "string",
+    default: "load-balancer",
+    meaning: "name of the network service; its first 10 characters begin the names of its interfaces",
+  },
+  connectTo: {
+    name: "NSM_CONNECT_TO",
+    kind: "URL",
+    default: "unix:///var/lib/networkservicemesh/nsm.io.sock",
+    meaning: "NSM manager",
+  },
+  dialTimeoutMs: {
+    name: "NSM_DIAL_TIMEOUT",
+    kind: "duration",
+    default: "5s",
+    meaning: "time to connect to the NSM manager",
+  },
+  requestTimeoutMs: {
+    name: "NSM_REQUEST_TIMEOUT",
+    kind: "duration",
+    default: "15s",
+    meaning: "time for a request to the NSM manager",
+  },
+  maxTokenLifetimeMs: {
+    name: "NSM_MAX_TOKEN_LIFETIME",
+    kind: "duration",
+    default: "24h",
+    meaning: "lifetime of identity tokens",
+  },
+  nspService: {
+    name: "NSM_NSP_SERVICE",
+    kind: "string",
+    default: "nsp-service:7778",
+    meaning: "NSP, host:port or unix:/path",
+  },
+  conduitName: {
+    name: "NSM_CONDUIT_NAME",
+    kind: "string",
+    default: "load-balancer",
+    meaning: "conduit that is served",
+  },
+  trenchName: { name: "NSM_TRENCH_NAME", kind: "string", default: "default", meaning: "trench that is served" },
+  logLevel: {
+    name: "NSM_LOG_LEVEL",
+    kind: "string",
+    default: "DEBUG",
+    meaning: "DEBUG or TRACE; anything else is INFO",
+  },
+  queues: {
+    name: "NSM_NFQUEUE",
+    kind: "queues",
+    default: "0:3",
+    meaning: "NFQUEUE numbers, n or first:last; one thread each",
+  },
+  isFanout: {
+    name: "NSM_NFQUEUE_FANOUT",
+    kind: "bool",
+    default: "false",
+    meaning: "spread packets over the queues by CPU instead of by addresses",
+  },
+  offsetStart: {
+    name: "NSM_IDENTIFIER_OFFSET_START",
+    kind: "int",
+    default: "5000",
+    meaning: "fwmarks and routing tables of targets begin one above",
+  },
+  keepaliveMs: {
+    name: "NSM_GRPC_KEEPALIVE_TIME",
+    kind: "duration",
+    default: "30s",
+    meaning: "interval of keepalive pings to the NSP",
+    alternative: "GRPC_KEEPALIVE_TIME",
+  },
+  probeTimeoutMs: {
+    name: "NSM_GRPC_PROBE_RPC_TIMEOUT",
+    kind: "duration",
+    default: "1s",
+    meaning: "time for a probe of the mesh endpoint",
+    alternative: "GRPC_PROBE_RPC_TIMEOUT",
+  },
+  maxBackoffMs: {
+    name: "NSM_GRPC_MAX_BACKOFF",
+    kind: "duration",
+    default: "5s",
+    meaning: "longest pause between attempts to connect",
+    alternative: "GRPC_MAX_BACKOFF",
+  },
+  isMetricsEnabled: {
+    name: "NSM_METRICS_ENABLED",
+    kind: "bool",
+    default: "false",
+    meaning: "metrics endpoint on or off (not in this version)",
+  },
+  metricsPort: { name: "NSM_METRICS_PORT", kind: "int", default: "2223", meaning: "port of the metrics endpoint" },
+  socket: {
+    name: "NSM_SOCKET",
+    kind: "URL",
+    default: "unix:///var/lib/meridio/lb.sock",
+    meaning: "socket of the stream availability service (not in this version)",
+  },
+  isMeshEnabled: {
+    name: "NSM_MESH_ENABLED",
+    kind: "bool",
+    default: "true",
+    meaning: "register as mesh endpoint; off: interfaces come from elsewhere",
+  },
+  isNspInsecure: {
+    name: "NSM_NSP_INSECURE",
+    kind: "bool",
+    default: "false",
+    meaning: "talk to the NSP in plain text, without identities",
+  },
+  emptyGraceMs: {
+    name: "NSM_NSP_EMPTY_GRACE",
+    kind: "duration",
+    default: "5s",
+    meaning: "how long an empty list from a freshly connected NSP is not believed; 0 believes at once",
+  },
+  queueLength: { name: "NSM_NFQUEUE_LENGTH", kind: "int", default: "1024", meaning: "packets that a queue holds" },
+  shmFolder: { name: "NFQLB_SHM_DIR", kind: "string", default: "/dev/shm", meaning: "folder of the table images" },
+  nfqlb: {
+    name: "NFQLB_PROGRAM",
+    kind: "string",
+    default: "",
+    meaning: "path of the nfqlb program; empty: the one beside this program",
+  },
+} as const satisfies Record<string, Variable>;
+
+type ValueOfKind<K extends Kind> = K extends "duration" | "int"
+  ? number
+  : K extends "bool"
+    ? boolean
+    : K extends "queues"
+      ? { readonly first: number; readonly last: number }
+      : string;
+
+/** All settings, parsed; durations in ms. */
+export type Settings = { readonly [K in keyof typeof VARIABLES]: ValueOfKind<(typeof VARIABLES)[K]["kind"]> };
+
+/** Faulty variables; the message names each with its value and what is allowed, one per line. */
+export class SettingsError extends Error {
+  readonly code = "ERR_CONFIG";
+}
+
+const PARSERS: Readonly<Record<Kind, (text: string) => unknown>> = {
+  string: (text) => text,
+  URL: parseUrl,
+  duration: parseDuration,
+  int: parseInteger,
+  bool: parseBoolean,
+  queues: parseQueues,
+};
+
+/**
+ * Reads the settings from an environment. A variable that is set to the empty string counts as set.
+ * @throws {SettingsError} with all faults at once
+ */
+export function readSettings(env: NodeJS.ProcessEnv): Settings {
+  const faults: string[] = [];
+  const values: Record<string, unknown> = {};
+  for (const [key, variable] of Object.entries(VARIABLES) as [string, Variable][]) {
+    const { name, kind, alternative } = variable;
+    const source =
+      env[name] === undefined && alternative !== undefined && env[alternative] !== undefined ? alternative : name;
+    const text = env[source] ?? variable.default;
+    try {
+      values[key] = PARSERS[kind](text);
+      checkRange(key, values[key]);
+    } catch (error) {
+      if (!(error instanceof ValueError)) throw error;
+      faults.push(`${source}="${text}": ${error.message}`);
+    }
+  }
+  if (faults.length > 0) throw new SettingsError(faults.join("\n"));
+  return values as Settings;
+}
+
+const RANGES: Readonly<Record<string, readonly [number, number]>> = {
+  offsetStart: [0, 2 ** 31 - 2],
+  metricsPort: [1, 65_535],
+  queueLength: [1, 1_000_000],
+  keepaliveMs: [0, Number.POSITIVE_INFINITY],
+  maxBackoffMs: [1, Number.POSITIVE_INFINITY],
+  emptyGraceMs: [0, Number.POSITIVE_INFINITY],
+};
+
+function checkRange(key: string, value: unknown): void {
+  const range = RANGES[key];
+  if (range === undefined || typeof value !== "number") return;
+  const [min, max] = range;
+  if (value < min || value > max)
+    throw new ValueError(`out of range, ${min}..${max === Number.POSITIVE_INFINITY ? "" : max}`);
+}
+
+/** The variables as text, for `--help`. */
+export function describeVariables(): string {
+  const all: readonly Variable[] = Object.values(VARIABLES);
+  const width = Math.max(...all.map(({ name }) => name.length));
+  return all
+    .map(
+      ({ name, kind, default: fallback, meaning }) =>
+        `  ${name.padEnd(width)}  ${kind.padEnd(8)}  ${fallback === "" ? "(empty)" : fallback}\n  ${" ".repeat(width)}  ${meaning}\n`,
+    )
+    .join("");
+}
+
+/** The variables as a table of docs/settings.md. */
+export function settingsTable(): string {
+  const rows = (Object.values(VARIABLES) as readonly Variable[]).map(
+    ({ name, kind, default: fallback, meaning, alternative }) => {
+      const more = alternative === undefined ? "" : ` (else \`${alternative}\`)`;
+      return `| \`${name}\`${more} | ${kind} | ${fallback === "" ? "" : `\`${fallback}\``} | ${meaning} |\n`;
+    },
+  );
+  return `| variable | type | default | meaning |\n|---|---|---|---|\n${rows.join("")}`;
+}
