@@ -106,12 +106,14 @@ export class Reconciler {
     const plan = diff(desired.kernel, steering.read());
     const failed = [...steering.apply(plan.additions)]; // make before break: the new beside the old
     const changes = publish(desired, this.#pending(failed), place); // only targets that can be reached get packets
-    if (isDataPlaneReady())
+    const isServed = isDataPlaneReady();
+    if (isServed)
       failed.push(...steering.apply(plan.vips)); // VIPs once somebody answers for them
     else if (plan.vips.length > 0) this.wake(FIRST_RETRY_MS);
     failed.push(...steering.apply(plan.removals)); // last: nothing is decided by the old tables any more
-    if (planLength(plan) > 0 || changes.length > 0) {
-      log.info("reconciled", { changes, kernel: formatPlan(plan).slice(0, 100), failures: failed.length });
+    const done = isServed ? plan : { ...plan, vips: [] };
+    if (planLength(done) > 0 || changes.length > 0) {
+      log.info("reconciled", { changes, kernel: formatPlan(done).slice(0, 100), failures: failed.length });
     }
     return failed;
   }
@@ -158,9 +160,8 @@ export class Reconciler {
   }
 
   /** Stops queueing: from now on no packet comes to the data plane, and those that came still find their way. */
-  releaseTraffic(): void {
-    const { steering } = this.#options;
-    steering.apply(diff(NOTHING_DESIRED, { ...steering.read(), rules: [], routes: [] }).removals);
+  releaseTraffic(): readonly Failure[] {
+    return this.#options.steering.stopQueueing();
   }
 
   /** Takes away everything of ours in the kernel; for the end, after the data plane. */

@@ -112,9 +112,9 @@ async function main(): Promise<number> {
   // In this order no packet is queued to nobody, and none that is queued loses its way.
   ending.abort();
   reconciler.stop();
-  reconciler.releaseTraffic();
+  const left = [...reconciler.releaseTraffic()];
   await dataPlane.stop();
-  const left = reconciler.cleanUp();
+  left.push(...reconciler.cleanUp());
   for (const { message } of left) log.error("not cleaned up", { error: message });
   unpublish(place);
   await source.close();

@@ -108,6 +108,17 @@ export class Steering implements Disposable {
     }
   }
 
+  /**
+   * Takes the queue rules out of their chains and leaves the chains: taking away a hook would drop every packet that
+   * still waits in a queue (nf_queue_nf_hook_drop, net/netfilter/nf_queue.c, v6.18).
+   */
+  stopQueueing(): readonly Failure[] {
+    const chains = new Set((this.#nft.rules(QUEUE_TABLE) ?? []).map(({ chain }) => chain));
+    const commands = [...chains].map((chain) => ({ kind: "flushChain", table: QUEUE_TABLE, chain }) as const);
+    const text = [...chains].map((chain) => `flush chain inet ${QUEUE_TABLE} ${chain}`);
+    return commands.length === 0 ? [] : this.apply([{ kind: "nft", commands, text }]);
+  }
+
   /** What each target got since its counter was made, by fwmark; one dump for all. */
   counters(): ReadonlyMap<number, Hits> {
     const hits = new Map<number, Hits>();

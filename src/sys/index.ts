@@ -1,4 +1,6 @@
 // For callers
+
+export { bindInet, connectInet, sendInet } from "./inet.js";
 export { errnoName, SysError, watchReadable } from "./libc.js";
 export { isRangeLocked, lockRange, tryLockRange, unlockRange } from "./lock.js";
 export { MappedFile, type Memory } from "./memory.js";
@@ -25,6 +27,7 @@ export {
   raiseSendBuffer,
   SO_RCVBUF,
   SOCK_DGRAM,
+  SOCK_NONBLOCK,
   SOCK_RAW,
   SOCK_STREAM,
   SOL_NETLINK,

@@ -58,6 +58,7 @@ export const setAttributes = attributes("NFTA_SET", {
   dataType: attr(6, be32),
   dataLength: attr(7, be32),
   id: attr(10, be32),
+  userData: attr(13, raw),
 });
 
 export const verdictAttributes = attributes("NFTA_VERDICT", { code: attr(1, be32), chain: attr(2, text) });

@@ -42,6 +42,8 @@ const HOOKS = { prerouting: 0, output: 3, postrouting: 4 } as const;
 const TYPE_IPV4_ADDR = 7;
 const TYPE_IPV6_ADDR = 8;
 const TYPE_MARK = 19;
+/** Tells the nft tool to show keys in host order: user data of type 0 (NFTNL_UDATA_SET_KEYBYTEORDER), u32 1. */
+const HOST_ORDER_KEY = new Uint8Array([0, 4, 1, 0, 0, 0]);
 const NFNLGRP_NFTABLES = 7;
 
 /** A change, as data; all tables are of family inet. */
@@ -143,6 +145,8 @@ export class NftConnection implements Disposable {
 
   /**
    * How this kernel can queue packets: tried in a transaction that always fails at its last command, so nothing stays.
+   * The chain has no hook on purpose: when a hook is taken away, as that failure would do, the kernel drops every packet
+   * that waits in any NFQUEUE of the namespace (nf_queue_nf_hook_drop, net/netfilter/nf_queue.c, v6.18).
    * @throws {UnsupportedError} neither way
    */
   probeQueue(): "native" | "compat" {
@@ -153,7 +157,7 @@ export class NftConnection implements Disposable {
       try {
         this.transaction([
           { kind: "addTable", table },
-          { kind: "addChain", ...chain, hook: "prerouting", priority: 0 },
+          { kind: "addChain", ...chain },
           { kind: "addRule", ...chain, expressions: [expression], comment: "" },
           { kind: "deleteChain", table, chain: "there-is-no-such-chain" },
         ]);
@@ -268,7 +272,8 @@ function toRequest(command: NftCommand): Request {
 
 function setFields(type: SetType) {
   if (type === "markToVerdict") {
-    return { flags: NFT_SET_MAP, keyType: TYPE_MARK, keyLength: 4, dataType: NFT_DATA_VERDICT, dataLength: 0 };
+    const key = { keyType: TYPE_MARK, keyLength: 4, userData: HOST_ORDER_KEY };
+    return { flags: NFT_SET_MAP, ...key, dataType: NFT_DATA_VERDICT, dataLength: 0 };
   }
   const is4 = type === "ipv4Interval";
   return { flags: NFT_SET_INTERVAL, keyType: is4 ? TYPE_IPV4_ADDR : TYPE_IPV6_ADDR, keyLength: is4 ? 4 : 16 };

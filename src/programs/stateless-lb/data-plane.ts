@@ -33,7 +33,8 @@ export class DataPlane {
   readonly #options: DataPlaneOptions;
   #isStopping = false;
   #startedMs = 0;
-  #backoffMs = 0;
+  /** Deaths shortly after a start, one after the other. */
+  #quickDeaths = 0;
   #onExit: (() => void) | null = null;
 
   constructor(options: DataPlaneOptions) {
@@ -103,10 +104,12 @@ export class DataPlane {
     this.#onExit?.();
     if (this.#isStopping) return;
     const isStable = performance.now() - this.#startedMs >= STABLE_MS;
-    this.#backoffMs = isStable ? 0 : Math.min(LAST_BACKOFF_MS, Math.max(FIRST_BACKOFF_MS, this.#backoffMs * 2));
-    this.#options.log.error("data plane ended, restarting", { cause, inMs: this.#backoffMs });
-    if (this.#backoffMs === 0) this.#spawn();
-    else setTimeout(() => this.#isStopping || this.#spawn(), this.#backoffMs);
+    this.#quickDeaths = isStable ? 0 : this.#quickDeaths + 1;
+    const isFirst = this.#quickDeaths <= 1; // at once: packets are being lost
+    const backoffMs = isFirst ? 0 : Math.min(LAST_BACKOFF_MS, FIRST_BACKOFF_MS * 2 ** (this.#quickDeaths - 2));
+    this.#options.log.error("data plane ended, restarting", { cause, inMs: backoffMs });
+    if (isFirst) this.#spawn();
+    else setTimeout(() => this.#isStopping || this.#spawn(), backoffMs);
   }
 
   async #tellWhenReady(): Promise<void> {

@@ -1,0 +1,115 @@
+import type { ChildProcess } from "node:child_process";
+import { renameSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { Steering } from "#steering";
+import { type DataPlane, readDataPlane, readStreamTable } from "#tables";
+import { configurationFile, startProgram, type Topology } from "./topology.js";
+
+export const SHM = "/dev/shm";
+const TABLE = "tshm-web";
+const DEADLINE_MS = 10_000;
+
+/** Waits until `probe` gives something other than null; fails with `what` after a deadline. */
+export async function until<T>(what: string, probe: () => T | null, deadlineMs = DEADLINE_MS): Promise<T> {
+  const endMs = performance.now() + deadlineMs;
+  for (;;) {
+    const result = probe();
+    if (result !== null) return result;
+    if (performance.now() > endMs) throw new Error(`${what}: not within ${deadlineMs} ms`);
+    await delay(2);
+  }
+}
+
+/** The real stateless-lb with the real nfqlb, in this namespace, on a configuration file for some of the targets. */
+export class Balancer {
+  readonly #bin: string;
+  readonly #path: string;
+  readonly #env: Record<string, string>;
+  readonly #steering = new Steering();
+  #child: ChildProcess | null = null;
+  /** Everything the programs printed. */
+  output = "";
+
+  constructor(bin: string, topology: Topology, env: Record<string, string> = {}) {
+    this.#bin = bin;
+    this.#path = join(topology.folder, "stateless-lb.yaml");
+    this.#env = env;
+  }
+
+  /** Replaces the file as an editor does, by rename. */
+  configure(targets: readonly number[]): void {
+    writeFileSync(`${this.#path}.new`, configurationFile(targets));
+    renameSync(`${this.#path}.new`, this.#path);
+  }
+
+  /** Starts the control plane and waits until packets are balanced over `targets` targets. */
+  async start(targets: number): Promise<void> {
+    this.#child = startProgram(join(this.#bin, "stateless-lb"), ["--config", this.#path], this.#env, (text) => {
+      this.output += text;
+    });
+    try {
+      await this.untilActive(targets);
+    } catch (error) {
+      throw new Error(`${(error as Error).message}; the programs printed:\n${this.output}`);
+    }
+  }
+
+  /** Waits until exactly so many targets get packets, and VIPs are queued. */
+  async untilActive(targets: number): Promise<void> {
+    await until(`${targets} active targets`, () => (this.activeTargets() === targets && this.#hasVips() ? true : null));
+  }
+
+  activeTargets(): number {
+    try {
+      return readStreamTable(SHM, TABLE).active.filter((fwmark) => fwmark >= 0).length;
+    } catch {
+      return -1;
+    }
+  }
+
+  #hasVips(): boolean {
+    return (this.#steering.read().queueTable?.sets.get("ipv6-vips")?.length ?? 0) > 0;
+  }
+
+  /** The data plane that runs and serves its queues, or null. */
+  dataPlane(): DataPlane | null {
+    const running = readDataPlane(SHM, "nfqlb-counters");
+    return running?.isReady === true ? running : null;
+  }
+
+  /** SIGKILL to the control plane; resolves when it is gone. */
+  async killControlPlane(): Promise<void> {
+    const exited = new Promise((resolve) => this.#child!.once("exit", resolve));
+    this.#child!.kill("SIGKILL");
+    await exited;
+  }
+
+  /** SIGKILL to the data plane; resolves when another one serves the queues, with the ms in between. */
+  async killDataPlane(): Promise<number> {
+    const { pid } = await until("a data plane", () => this.dataPlane());
+    const startMs = performance.now();
+    process.kill(pid, "SIGKILL");
+    await until("the data plane's restart", () => {
+      const now = this.dataPlane();
+      return now !== null && now.pid !== pid ? now : null;
+    });
+    return performance.now() - startMs;
+  }
+
+  /** Orderly end; resolves with the exit code. */
+  async stop(): Promise<number | null> {
+    if (this.#child === null || this.#child.exitCode !== null) return this.#child?.exitCode ?? null;
+    const exited = new Promise<number | null>((resolve) => this.#child!.once("exit", resolve));
+    this.#child.kill("SIGTERM");
+    return exited;
+  }
+
+  /** Kills whatever still runs. */
+  [Symbol.dispose](): void {
+    this.#child?.kill("SIGKILL");
+    const running = readDataPlane(SHM, "nfqlb-counters");
+    if (running !== null) process.kill(running.pid, "SIGKILL");
+    this.#steering[Symbol.dispose]();
+  }
+}

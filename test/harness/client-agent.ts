@@ -1,0 +1,160 @@
+// Runs inside the client host. Reads one JSON command per line, answers with one JSON line each.
+import { connect } from "node:net";
+import { createInterface } from "node:readline";
+import { setTimeout as delay } from "node:timers/promises";
+import {
+  AF_INET,
+  AF_INET6,
+  bindInet,
+  connectInet,
+  MSG_DONTWAIT,
+  openSocket,
+  ReceiveRing,
+  raiseReceiveBuffer,
+  raiseSendBuffer,
+  SendRing,
+  SOCK_DGRAM,
+  SOCK_NONBLOCK,
+  SOCK_RAW,
+  setSocketOption,
+  watchReadable,
+} from "#sys";
+import {
+  addressBytes,
+  CLIENT_PORT,
+  clientAddress,
+  type Family,
+  FLOWS,
+  flowOf,
+  setNumber,
+  TCP_PORT,
+  udpPacket,
+  VIPS,
+} from "./flows.js";
+
+const IPPROTO_RAW = 255;
+const IPPROTO_IPV6 = 41;
+const IPV6_V6ONLY = 26;
+const BURST = 32;
+
+type UdpCommand = {
+  readonly cmd: "udp";
+  readonly family: Family;
+  readonly rate: number;
+  readonly count: number;
+  readonly firstId: number;
+};
+type TcpCommand = { readonly cmd: "tcp"; readonly family: Family; readonly count: number };
+type Command = UdpCommand | TcpCommand | { readonly cmd: "answers" };
+
+/** Flows that were answered, per family, and answers in all. */
+const answered = { 4: new Set<number>(), 6: new Set<number>() };
+let isSending = false;
+let isStopAsked = false;
+
+for (const family of [4, 6] as const) {
+  const fd = openSocket(family === 4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK, 0);
+  raiseReceiveBuffer(fd, 8 << 20);
+  if (family === 6) setSocketOption(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
+  bindInet(fd, new Uint8Array(family === 4 ? 4 : 16), CLIENT_PORT);
+  const ring = new ReceiveRing(64, 64);
+  watchReadable(
+    fd,
+    () => {
+      for (let count = ring.receive(fd, MSG_DONTWAIT); count > 0; count = ring.receive(fd, MSG_DONTWAIT)) {
+        for (let i = 0; i < count; i++)
+          answered[family].add(flowOf(ring.view.getUint32(ring.dataOffset + i * ring.slotBytes)));
+      }
+    },
+    (error) => console.error(error),
+  );
+}
+
+/** Sends `count` packets numbered from `firstId` at `rate` per second, or fewer when told to stop. */
+async function sendUdp({ family, rate, count, firstId }: UdpCommand): Promise<object> {
+  const fd = openSocket(family === 4 ? AF_INET : AF_INET6, SOCK_RAW, IPPROTO_RAW);
+  raiseSendBuffer(fd, 4 << 20);
+  connectInet(fd, addressBytes(VIPS[family]), 0);
+  const packets = Array.from({ length: FLOWS }, (_, flow) => udpPacket(flow, family));
+  const ring = new SendRing(BURST, 72);
+  const payload = family === 4 ? 28 : 48;
+  for (let slot = 0; slot < BURST; slot++) ring.setSlotLength(slot, packets[0]!.length);
+  const startMs = performance.now();
+  let sent = 0;
+  let worstGapMs = 0;
+  let lastMs = startMs;
+  isSending = true;
+  isStopAsked = false;
+  while (sent < count && !isStopAsked) {
+    const nowMs = performance.now();
+    worstGapMs = Math.max(worstGapMs, nowMs - lastMs);
+    lastMs = nowMs;
+    const due = Math.min(count, Math.floor(((nowMs - startMs) * rate) / 1000));
+    while (sent < due) {
+      const burst = Math.min(BURST, due - sent);
+      for (let slot = 0; slot < burst; slot++) {
+        const at = ring.dataOffset + slot * ring.slotBytes;
+        ring.u8.set(packets[flowOf(firstId + sent + slot)]!, at);
+        setNumber(ring.view, at + payload, firstId + sent + slot);
+      }
+      let done = 0;
+      while (done < burst) {
+        const result = ring.send(fd, burst);
+        if (result < 0) throw new Error(`send: errno ${-result}`);
+        if (result !== burst) throw new Error(`${result} of ${burst} packets sent`);
+        done += result;
+      }
+      sent += burst;
+    }
+    await delay(1);
+  }
+  isSending = false;
+  const seconds = (performance.now() - startMs) / 1000;
+  return { sent, rate: Math.round(sent / seconds), worstGapMs: Math.round(worstGapMs) };
+}
+
+/** Opens connections one after the other from different addresses; each sends a line and gets the target's name back. */
+async function sendTcp({ family, count }: TcpCommand): Promise<object> {
+  const targets: Record<string, number> = {};
+  const failures: string[] = [];
+  const one = (i: number) =>
+    new Promise<void>((resolve) => {
+      const socket = connect({ host: VIPS[family], port: TCP_PORT, localAddress: clientAddress(i % FLOWS, family) });
+      let text = "";
+      socket.setTimeout(5_000, () => socket.destroy(new Error("no answer in 5 s")));
+      socket.on("connect", () => socket.write("hello\n"));
+      socket.on("data", (chunk) => {
+        text += chunk;
+      });
+      socket.on("error", (error) => failures.push(error.message));
+      socket.on("close", () => {
+        if (text !== "") targets[text.trim()] = (targets[text.trim()] ?? 0) + 1;
+        resolve();
+      });
+    });
+  for (let i = 0; i < count; i += 8)
+    await Promise.all(Array.from({ length: Math.min(8, count - i) }, (_, k) => one(i + k)));
+  const answeredCount = Object.values(targets).reduce((sum, n) => sum + n, 0);
+  return { connections: count, answered: answeredCount, targets, failures };
+}
+
+async function run(command: Command): Promise<object> {
+  if (command.cmd === "udp") return sendUdp(command);
+  if (command.cmd === "tcp") return sendTcp(command);
+  return { 4: [...answered[4]], 6: [...answered[6]] };
+}
+
+createInterface({ input: process.stdin })
+  .on("line", (line) => {
+    const command = JSON.parse(line) as Command | { cmd: "stop" };
+    if (command.cmd === "stop") {
+      if (isSending) isStopAsked = true;
+      return;
+    }
+    run(command).then(
+      (answer) => console.log(JSON.stringify(answer)),
+      (error: Error) => console.log(JSON.stringify({ error: error.message })),
+    );
+  })
+  .on("close", () => process.exit(0));
+console.log(JSON.stringify({ ready: true }));
