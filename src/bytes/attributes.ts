@@ -9,7 +9,7 @@ const HEADER_BYTES = 4;
 export type Attribute<T> = { readonly type: number; readonly codec: Codec<T>; readonly isNested: boolean };
 
 /** An attribute that is not declared, as it came. */
-export type UnknownAttribute = { readonly type: number; readonly payload: Uint8Array };
+type UnknownAttribute = { readonly type: number; readonly payload: Uint8Array };
 
 type Fields = Record<string, Attribute<unknown>>;
 type FieldValue<A> = A extends Attribute<infer T> ? T : never;
@@ -71,7 +71,7 @@ export function list<T>(type: number, codec: Codec<T>): Codec<readonly T[]> {
 }
 
 /** Cuts attributes apart; the last may lack its padding. @throws {DecodeError} a length does not fit */
-export function splitAttributes(bytes: Uint8Array, path: string): readonly UnknownAttribute[] {
+function splitAttributes(bytes: Uint8Array, path: string): readonly UnknownAttribute[] {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const result: UnknownAttribute[] = [];
   for (let at = 0; at < bytes.length; ) {

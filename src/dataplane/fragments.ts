@@ -4,7 +4,7 @@ const WAYS = 8;
 const KEY_WORDS = 9;
 
 /** What `find` answers when it knows nothing of a packet's first fragment. */
-export const NO_RECORD = -1;
+const NO_RECORD = -1;
 
 /** Counters of a fragment table, in the words of nfqlb's `stats`. */
 export type FragmentCounters = {

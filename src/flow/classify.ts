@@ -35,7 +35,7 @@ const SCTP = 132;
 const UDP_HEADER_BYTES = 8;
 
 /** No rule takes the packet. */
-export const NO_RULE = -1;
+const NO_RULE = -1;
 
 /** What a classification found besides the rule; reused for every packet. */
 export class Classification {

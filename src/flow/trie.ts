@@ -91,7 +91,7 @@ function level(options: TrieOptions, items: readonly Item[], settled: readonly n
   if (nodes.length <= LISTED_BYTES) {
     return reference(NODE_SPARSE, keyStart + depth, words.append([nodes.length, otherwise, ...nodes.flat()]));
   }
-  const dense = new Array<number>(256).fill(otherwise);
+  const dense = Array.from({ length: 256 }, () => otherwise);
   for (const [byte, node] of nodes) dense[byte] = node;
   return reference(NODE_DENSE, keyStart + depth, words.append(dense));
 }

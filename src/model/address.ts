@@ -51,7 +51,7 @@ function parseIpv6(text: string): Uint8Array | null {
   if (head === null || tail === null) return null;
   const missing = 8 - head.length - tail.length;
   if (halves.length === 2 ? missing < 1 : missing !== 0) return null;
-  const all = [...head, ...new Array<number>(missing).fill(0), ...tail];
+  const all = [...head, ...Array.from({ length: missing }, () => 0), ...tail];
   const bytes = new Uint8Array(16);
   for (const [i, group] of all.entries()) {
     bytes[i * 2] = group >> 8;

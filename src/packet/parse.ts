@@ -10,8 +10,8 @@ import {
 } from "./packet.js";
 import { fragmentOffset, WALK_FAILED, Walk, walkIpv6 } from "./walk.js";
 
-export const ETHERTYPE_IPV4 = 0x0800;
-export const ETHERTYPE_IPV6 = 0x86dd;
+const ETHERTYPE_IPV4 = 0x0800;
+const ETHERTYPE_IPV6 = 0x86dd;
 const ICMP = 1;
 const TCP = 6;
 const UDP = 17;

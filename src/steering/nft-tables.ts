@@ -17,8 +17,8 @@ import type { ActualKernel, ActualTable, DesiredKernel, Step } from "./state.js"
 
 export const QUEUE_TABLE = "meridio-nfqlb";
 export const METRICS_TABLE = "meridio-metrics";
-export const VIP_SETS = { 4: "ipv4-vips", 6: "ipv6-vips" } as const;
-export const MARK_MAP = "fwmark-verdict";
+const VIP_SETS = { 4: "ipv4-vips", 6: "ipv6-vips" } as const;
+const MARK_MAP = "fwmark-verdict";
 const COMMENT_PREFIX = "stateless-lb";
 const NFPROTO = { 4: 2, 6: 10 } as const;
 const ICMP = 1;
@@ -27,7 +27,7 @@ const ICMPV6 = 58;
 const DESTINATION = { 4: { offset: 16, length: 4 }, 6: { offset: 24, length: 16 } } as const;
 
 /** Chain of a target's hit counter. */
-export const targetChain = (fwmark: number) => `fwmark-${fwmark}`;
+const targetChain = (fwmark: number) => `fwmark-${fwmark}`;
 
 type ChainSpec = {
   readonly chain: string;

@@ -88,9 +88,11 @@ export class Steering implements Disposable {
   #applyStep(step: Step, ownAddresses: () => ReadonlySet<string>): void {
     switch (step.kind) {
       case "addRule":
-        return this.#route.addRule(step.rule);
+        this.#route.addRule(step.rule);
+        break;
       case "deleteRule":
-        return this.#route.deleteRule(step.rule);
+        this.#route.deleteRule(step.rule);
+        break;
       case "replaceRoute": {
         const { family, table, gateway } = step;
         // The kernel takes such a route on IPv4 and refuses it on IPv6; it never leads to a target.
@@ -99,12 +101,15 @@ export class Steering implements Disposable {
         }
         const address = parseAddress(gateway);
         const bytes = isIpv4(address) ? address.slice(12) : address;
-        return this.#route.replaceRoute({ family, table, protocol: OUR_PROTOCOL, gateway: bytes });
+        this.#route.replaceRoute({ family, table, protocol: OUR_PROTOCOL, gateway: bytes });
+        break;
       }
       case "deleteRoute":
-        return this.#route.deleteRoute(step.route);
+        this.#route.deleteRoute(step.route);
+        break;
       case "nft":
-        return this.#nft.transaction(step.commands);
+        this.#nft.transaction(step.commands);
+        break;
     }
   }
 

@@ -61,9 +61,9 @@ export const setAttributes = attributes("NFTA_SET", {
   userData: attr(13, raw),
 });
 
-export const verdictAttributes = attributes("NFTA_VERDICT", { code: attr(1, be32), chain: attr(2, text) });
+const verdictAttributes = attributes("NFTA_VERDICT", { code: attr(1, be32), chain: attr(2, text) });
 /** `NFTA_DATA_*`. */
-export const dataAttributes = attributes("NFTA_DATA", { value: attr(1, raw), verdict: nested(2, verdictAttributes) });
+const dataAttributes = attributes("NFTA_DATA", { value: attr(1, raw), verdict: nested(2, verdictAttributes) });
 
 const elementAttributes = attributes("NFTA_SET_ELEM", {
   key: nested(1, dataAttributes),

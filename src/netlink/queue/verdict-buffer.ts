@@ -7,7 +7,7 @@ const NFQA_VERDICT_HDR = 2;
 const NFQA_MARK = 3;
 
 /** nlmsghdr 16 + nfgenmsg 4 + NFQA_VERDICT_HDR (4 + 8) + NFQA_MARK (4 + 4). */
-export const VERDICT_BYTES = 40;
+const VERDICT_BYTES = 40;
 const VERDICT = 24; // nfqnl_msg_verdict_hdr.verdict
 const PACKET_ID = 28; // nfqnl_msg_verdict_hdr.id
 const MARK = 36; // payload of NFQA_MARK; be32 although uapi says __u32: nfnetlink_queue.c applies ntohl

@@ -2,7 +2,6 @@
 // rtnetlink.h, fib_rules.h, if_link.h, if_addr.h, neighbour.h.
 import { attr, attributes, i32, raw, struct, text, u8, u16, u32 } from "#bytes";
 
-export const RTM_NEWLINK = 16;
 export const RTM_GETLINK = 18;
 export const RTM_GETADDR = 22;
 export const RTM_NEWROUTE = 24;

@@ -84,9 +84,10 @@ async function balance(options: ParsedOptions, io: Io, { mode }: { mode: "lb" | 
         io.out(ready.map((one) => queueLine(options, one)).join(""));
         counters.setReady();
       },
-      onRestart: (queueNumber, error) => io.error(`queue ${queueNumber}: thread restarted after: ${error}\n`),
+      onRestart: (queueNumber, error) =>
+        io.error(`queue ${queueNumber}: thread restarted after: ${describeError(error)}\n`),
       onFatal: (queueNumber, error) => {
-        io.error(`queue ${queueNumber}: ${error instanceof Error ? error.message : error}\n`);
+        io.error(`queue ${queueNumber}: ${describeError(error)}\n`);
         exitCode = 1;
         end();
       },
@@ -96,12 +97,16 @@ async function balance(options: ParsedOptions, io: Io, { mode }: { mode: "lb" | 
       if (isEnding) return;
       isEnding = true;
       flowSocket?.close();
-      threads.stop().then(() => resolve(exitCode));
+      void threads.stop().then(() => resolve(exitCode));
     };
     process.on("SIGTERM", end);
     process.on("SIGINT", end);
     process.on("SIGHUP", () => {});
   });
+}
+
+function describeError(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
 
 /** `n` or `first:last`, inclusive, 0…65535. @throws {CommandError} in upstream's words */

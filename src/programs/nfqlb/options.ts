@@ -16,7 +16,7 @@ export type ParsedOptions = {
 };
 
 /** A command line that cannot be understood; the message is what getopt_long_only(3) would print. */
-export class UsageError extends Error {
+class UsageError extends Error {
   readonly code = "ERR_USAGE";
 }
 

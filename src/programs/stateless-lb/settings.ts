@@ -13,7 +13,7 @@ type Variable = {
 };
 
 /** Every variable, in the order of help. Names, kinds and defaults up to NSM_SOCKET are Meridio's. */
-export const VARIABLES = {
+const VARIABLES = {
   name: { name: "NSM_NAME", kind: "string", default: "load-balancer", meaning: "name of the mesh endpoint" },
   serviceName: {
     name: "NSM_SERVICE_NAME",

@@ -56,7 +56,7 @@ function withoutUnderscores(text: string): string {
 
 /** A URL as net/url.Parse takes it: nearly anything; what it refuses is refused. @throws {ValueError} */
 export function parseUrl(text: string): string {
-  if (/[\0-\x1f\x7f ]/.test(text) || /%(?![0-9a-f]{2})/i.test(text) || text.startsWith(":")) {
+  if (/[\p{Cc} ]/u.test(text) || /%(?![0-9a-f]{2})/i.test(text) || text.startsWith(":")) {
     throw new ValueError("a URL is needed, for example unix:///run/nsm.sock or tcp://host:port");
   }
   return text;

@@ -1,0 +1,164 @@
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { readCapture } from "./nfqlb/capture.js";
+import { parseFlowAddress, parseRequest } from "./nfqlb/flow-socket.js";
+import { parseOptions } from "./nfqlb/options.js";
+import { createLog, formatTimestamp } from "./stateless-lb/log.js";
+import { readSettings } from "./stateless-lb/settings.js";
+import { parseBoolean, parseDuration, parseInteger, parseQueues } from "./stateless-lb/values.js";
+
+test("durations are read as Go reads them", () => {
+  const good: [string, number][] = [
+    ["300ms", 300],
+    ["1h30m", 5_400_000],
+    ["-1.5s", -1_500],
+    ["0", 0],
+    [".5s", 500],
+    ["1us", 0.001],
+    ["+2m", 120_000],
+    ["1h0.5m", 3_630_000],
+  ];
+  for (const [text, ms] of good) expect(parseDuration(text), text).toBeCloseTo(ms, 9);
+  for (const text of ["", "5", "s", "1 s", "1sx", "--1s", ".s", "1d"])
+    expect(() => parseDuration(text), text).toThrow(/a duration is needed/);
+});
+
+test("booleans and whole numbers are read as Go reads them", () => {
+  for (const text of ["1", "t", "T", "TRUE", "true", "True"]) expect(parseBoolean(text)).toBe(true);
+  for (const text of ["0", "f", "F", "FALSE", "false", "False"]) expect(parseBoolean(text)).toBe(false);
+  for (const text of ["", "yes", "tRUE", "on"]) expect(() => parseBoolean(text), text).toThrow();
+  const good: [string, number][] = [
+    ["5000", 5000],
+    ["0x1388", 5000],
+    ["0b11", 3],
+    ["0o17", 15],
+    ["017", 15],
+    ["-5", -5],
+    ["1_000", 1000],
+    ["0", 0],
+  ];
+  for (const [text, value] of good) expect(parseInteger(text), text).toBe(value);
+  for (const text of ["", "5.0", "089", "1__0x", "abc", "0x", "99999999999999999999"])
+    expect(() => parseInteger(text), text).toThrow();
+});
+
+test("queue numbers are a number or a range, in order", () => {
+  expect(parseQueues("0:3")).toEqual({ first: 0, last: 3 });
+  expect(parseQueues("7")).toEqual({ first: 7, last: 7 });
+  for (const text of ["", "3:1", "0:65536", "a", "-1", "1:"])
+    expect(() => parseQueues(text), text).toThrow(/queue numbers are needed/);
+});
+
+test("settings have the reference's defaults, alternatives, and empty counts as set", () => {
+  expect(readSettings({})).toMatchObject({
+    nspService: "nsp-service:7778",
+    queues: { first: 0, last: 3 },
+    offsetStart: 5000,
+    keepaliveMs: 30_000,
+    maxTokenLifetimeMs: 86_400_000,
+    isMeshEnabled: true,
+    logLevel: "DEBUG",
+  });
+  expect(readSettings({ GRPC_MAX_BACKOFF: "7s" }).maxBackoffMs).toBe(7_000);
+  expect(readSettings({ GRPC_MAX_BACKOFF: "7s", NSM_GRPC_MAX_BACKOFF: "8s" }).maxBackoffMs).toBe(8_000);
+  expect(readSettings({ NSM_LOG_LEVEL: "", NSM_UNKNOWN: "x" }).logLevel).toBe("");
+});
+
+test("all faulty settings are told at once, with value and what is allowed", () => {
+  const env = {
+    NSM_NFQUEUE: "3:1",
+    NSM_DIAL_TIMEOUT: "",
+    NSM_NFQUEUE_FANOUT: "yes",
+    NSM_IDENTIFIER_OFFSET_START: "-1",
+  };
+  expect(() => readSettings(env)).toThrowError(
+    expect.objectContaining({
+      message: [
+        'NSM_DIAL_TIMEOUT="": a duration is needed, for example 300ms, 5s or 1h30m',
+        'NSM_NFQUEUE="3:1": queue numbers are needed: n or first:last, 0..65535, first <= last',
+        'NSM_NFQUEUE_FANOUT="yes": true or false is needed (also 1, t, T, TRUE, True, 0, f, F, FALSE, False)',
+        'NSM_IDENTIFIER_OFFSET_START="-1": out of range, 0..2147483646',
+      ].join("\n"),
+    }),
+  );
+});
+
+test("the log has the reference's keys in the reference's order", () => {
+  const lines: string[] = [];
+  createLog("INFO", { write: (line) => lines.push(line) }).error("something", { n: 1 });
+  createLog("INFO", { write: (line) => lines.push(line) }).debug("not at this level");
+  expect(lines).toHaveLength(1);
+  const record = JSON.parse(lines[0]!) as Record<string, unknown>;
+  expect(Object.keys(record)).toEqual(["severity", "timestamp", "service_id", "message", "version", "extra_data"]);
+  expect(record).toMatchObject({
+    severity: "error",
+    service_id: "Meridio-LB",
+    message: "something",
+    version: "1.0.0",
+    extra_data: { n: 1 },
+  });
+  expect(formatTimestamp(new Date("2026-03-04T05:06:07.120Z"))).toBe("2026-03-04T05:06:07.12+00:00");
+  expect(formatTimestamp(new Date("2026-03-04T05:06:07.000Z"))).toBe("2026-03-04T05:06:07+00:00");
+});
+
+const specs = [
+  { name: "shm", kind: "value", help: "" },
+  { name: "protocols", kind: "value", help: "" },
+  { name: "promiscuous_ping", kind: "switch", help: "" },
+] as const;
+
+test("options are read as getopt_long_only reads them", () => {
+  const read = (...args: string[]) => {
+    const { values, positionals } = parseOptions("x", specs, args);
+    return { ...Object.fromEntries(values), positionals };
+  };
+  expect(read("--shm=a", "1", "-shm", "b", "--proto", "tcp", "2")).toEqual({
+    shm: "b",
+    protocols: "tcp",
+    positionals: ["1", "2"],
+  });
+  expect(read("--prom", "--", "--shm=a")).toEqual({ promiscuous_ping: "", positionals: ["--shm=a"] });
+  const fails = (...args: string[]) => expect(() => read(...args));
+  fails("--bogus").toThrow("x: unrecognized option '--bogus'");
+  fails("--pro=1").toThrow("x: option '--pro' is ambiguous; possibilities: '--protocols' '--promiscuous_ping'");
+  fails("--shm").toThrow("x: option '--shm' requires an argument");
+  fails("--promiscuous_ping=1").toThrow("x: option '--promiscuous_ping' doesn't allow an argument");
+});
+
+test("the flow socket's requests: first wins but for priority and udpencap, a line without colon is none", () => {
+  const params = (text: string) => Object.fromEntries(parseRequest(text) ?? [["refused", "yes"]]);
+  expect(params("action:set\nname:a\nname:b\npriority:1\npriority:2\n")).toEqual({
+    action: "set",
+    name: "a",
+    priority: "2",
+  });
+  expect(params("action:set\nrubbish\n")).toEqual({ refused: "yes" });
+  fc.assert(fc.property(fc.string(), (text) => void parseRequest(text)));
+});
+
+test("flow addresses", () => {
+  expect(parseFlowAddress("unix:nfqlb")).toEqual({ kind: "abstract", name: "nfqlb" });
+  expect(parseFlowAddress("unix:/run/x")).toEqual({ kind: "path", path: "/run/x" });
+  expect(parseFlowAddress("tcp:[::1]:80")).toEqual({ kind: "tcp", host: "::1", port: 80 });
+  for (const text of ["", "unix:", "tcp:host:1", "tcp:1.2.3.4", "tcp:1.2.3.4:70000"])
+    expect(() => parseFlowAddress(text), text).toThrow(/NFQLB_FLOW_ADDRESS/);
+});
+
+test("any bytes as a capture file end in packets or one clear error", () => {
+  const magic = fc.constantFrom(
+    [0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0],
+    [0x0a, 0x0d, 0x0d, 0x0a, 28, 0, 0, 0, 0x4d, 0x3c, 0x2b, 0x1a],
+    [0xa1, 0xb2, 0xc3, 0xd4],
+  );
+  const file = fc
+    .tuple(magic, fc.uint8Array({ maxLength: 300 }))
+    .map(([head, tail]) => new Uint8Array([...head, ...tail]));
+  const holds = fc.property(file, (bytes) => {
+    try {
+      for (const { bytes: packet } of readCapture(bytes)) expect(packet.length).toBeLessThanOrEqual(bytes.length);
+    } catch (error) {
+      expect(error).toMatchObject({ code: "ERR_COMMAND" });
+    }
+  });
+  fc.assert(holds, { numRuns: 20_000 });
+});
