@@ -1,0 +1,286 @@
+import { type ChildProcess, fork } from "node:child_process";
+import { mkdtempSync, readdirSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { build } from "esbuild";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { parseFlowRule, setFlow } from "#flow";
+import { effectiveSize, populate, rows } from "#maglev";
+import { ROOT } from "../../test/harness/bundled.js";
+import {
+  CounterFile,
+  createStreamTable,
+  deleteRegion,
+  ensureFlows,
+  FlowTableReader,
+  hasRegion,
+  readDataPlane,
+  readFlows,
+  readStreamTable,
+  StreamTableReader,
+  TABLE_CHANGED,
+  TABLE_RETIRED,
+  updateFlows,
+  updateStreamTable,
+} from "./index.js";
+
+const folder = mkdtempSync(join(tmpdir(), "tables-"));
+const bundleFolder = mkdtempSync(join(ROOT, "node_modules", ".tables-"));
+let child = "";
+beforeAll(async () => {
+  child = join(bundleFolder, "child.cjs");
+  const entryPoints = [join(ROOT, "test/harness/table-child.ts")];
+  await build({
+    entryPoints,
+    outfile: child,
+    absWorkingDir: ROOT,
+    bundle: true,
+    platform: "node",
+    target: "node20",
+    format: "cjs",
+    external: ["koffi"],
+    logLevel: "error",
+  });
+});
+afterAll(() => {
+  rmSync(folder, { recursive: true });
+  rmSync(bundleFolder, { recursive: true });
+});
+
+let names = 0;
+const fresh = () => `t${names++}`;
+const message = (process: ChildProcess) =>
+  new Promise<string>((resolve) => process.once("message", (text) => resolve(String(text))));
+const exit = (process: ChildProcess) => new Promise<void>((resolve) => process.once("exit", () => resolve()));
+/** The lookup table that `active` must have. */
+function lookupOf(size: number, active: Int32Array): Int32Array {
+  const lookup = new Int32Array(size);
+  populate(lookup, rows(size, active.length), active);
+  return lookup;
+}
+
+test("a new table is empty, an update fills it, an equal update writes nothing", () => {
+  const name = fresh();
+  expect(createStreamTable(folder, name, { size: 1000, targets: 10, ownFwmark: 7 })).toEqual({ size: 997 });
+  expect(readStreamTable(folder, name)).toMatchObject({ size: 997, targets: 10, ownFwmark: 7, generation: 0 });
+  expect(readStreamTable(folder, name).lookup.every((index) => index === -1)).toBe(true);
+  const set = (active: Int32Array) => {
+    active[3] = 5004;
+  };
+  expect(updateStreamTable(folder, name, set)).toEqual({ changed: true });
+  expect(updateStreamTable(folder, name, set)).toEqual({ changed: false });
+  const table = readStreamTable(folder, name);
+  expect(table.generation).toBe(1);
+  expect(table.lookup.every((index) => index === 3)).toBe(true);
+});
+
+test("100 streams of 100 targets fit into 64 MiB with room to spare", () => {
+  const own = mkdtempSync(join(folder, "many-"));
+  for (let i = 0; i < 100; i++) createStreamTable(own, `tshm-${i}`, { size: 10_000, targets: 100, ownFwmark: 0 });
+  const bytes = readdirSync(own).reduce((sum, name) => sum + statSync(join(own, name)).size, 0);
+  expect(bytes).toBeLessThan(16 << 20);
+});
+
+test("a reader keeps its image until it leaves, and sees the new one when it enters again", () => {
+  const name = fresh();
+  createStreamTable(folder, name, { size: 97, targets: 4, ownFwmark: 0 });
+  using reader = new StreamTableReader(folder, name);
+  expect(reader.enter()).toBe(true);
+  reader.leave();
+  updateStreamTable(folder, name, (active) => active.fill(9));
+  expect(reader.enter()).toBe(true);
+  expect(reader.lookup).toEqual(lookupOf(97, new Int32Array(4).fill(9)));
+  reader.leave();
+});
+
+test("a writer waits for a reader that lives, and gives up with its name; one that died is passed over", async () => {
+  const name = fresh();
+  createStreamTable(folder, name, { size: 97, targets: 4, ownFwmark: 0 });
+  const holder = fork(child, ["hold", folder, name]);
+  await message(holder);
+  expect(() => updateStreamTable(folder, name, (active) => active.fill(1))).toThrowError(
+    expect.objectContaining({
+      code: "ERR_CAPACITY",
+      message: expect.stringMatching(/reader 0 has not left generation 0/),
+    }),
+  );
+  holder.kill("SIGKILL");
+  await exit(holder);
+  expect(updateStreamTable(folder, name, (active) => active.fill(2))).toEqual({ changed: true });
+});
+
+test("a table that is replaced or deleted tells its readers, who keep a whole one until they open it anew", () => {
+  const name = fresh();
+  createStreamTable(folder, name, { size: 97, targets: 4, ownFwmark: 0 });
+  updateStreamTable(folder, name, (active) => active.fill(5));
+  using reader = new StreamTableReader(folder, name);
+  reader.enter();
+  createStreamTable(folder, name, { size: 997, targets: 40, ownFwmark: 0 });
+  expect(reader.lookup).toEqual(lookupOf(97, new Int32Array(4).fill(5)));
+  reader.leave();
+  expect(reader.enter()).toBe(false);
+  using again = new StreamTableReader(folder, name);
+  expect(again.enter()).toBe(true);
+  expect(again.size).toBe(997);
+  expect(deleteRegion(folder, name)).toBe(true);
+  expect(again.enter()).toBe(false);
+  expect(deleteRegion(folder, name)).toBe(false);
+  expect(hasRegion(folder, name)).toBe(false);
+});
+
+test("1,000 updates under a reading process: every table it sees is one that was published", async () => {
+  const name = fresh();
+  const size = effectiveSize(2_000);
+  createStreamTable(folder, name, { size, targets: 8, ownFwmark: 0 });
+  const reader = fork(child, ["check", folder, name]);
+  await message(reader);
+  for (let i = 0; i < 1_000; i++) {
+    updateStreamTable(folder, name, (active) => {
+      active[i % 8] = active[i % 8]! < 0 ? 5000 + i : -1;
+    });
+  }
+  const result = message(reader);
+  reader.send("stop");
+  const { seen, wrong } = JSON.parse(await result) as { seen: number; wrong: number };
+  expect(wrong).toBe(0);
+  expect(seen).toBeGreaterThan(100);
+  await exit(reader);
+});
+
+test("a writer killed at any moment leaves a published table in force, and the next writer goes on", async () => {
+  const name = fresh();
+  const size = effectiveSize(5_000);
+  createStreamTable(folder, name, { size, targets: 16, ownFwmark: 0 });
+  for (let round = 0; round < 12; round++) {
+    const writer = fork(child, ["write", folder, name]);
+    await message(writer);
+    for (const end = performance.now() + round * 3; performance.now() < end; ); // another moment each time
+    writer.kill("SIGKILL");
+    await exit(writer);
+    const { lookup, active } = readStreamTable(folder, name);
+    expect(lookup).toEqual(lookupOf(size, active));
+    expect(updateStreamTable(folder, name, (fwmarks) => fwmarks.fill(round + 1)).changed).toBe(true);
+  }
+});
+
+test("two writers at once lose no change", async () => {
+  const name = fresh();
+  createStreamTable(folder, name, { size: 97, targets: 97, ownFwmark: 0 });
+  const writers = ["0", "1"].map((parity) => fork(child, ["claim", folder, name, parity]));
+  await Promise.all(writers.map(exit));
+  expect([...readStreamTable(folder, name).active]).toEqual(Array.from({ length: 97 }, (_, i) => 5000 + i));
+});
+
+test("files that are no regions, or cut short, are refused by name and never mapped", () => {
+  const write = (name: string, content: Uint8Array) => writeFileSync(join(folder, name), content);
+  write("text", Buffer.from("hello"));
+  write("zeros", new Uint8Array(100_000));
+  createStreamTable(folder, "cut", { size: 997, targets: 10, ownFwmark: 0 });
+  truncateSync(join(folder, "cut"), 8192);
+  for (const name of ["text", "zeros", "cut"]) {
+    expect(() => readStreamTable(folder, name), name).toThrowError(
+      expect.objectContaining({ code: "ERR_LAYOUT", message: expect.stringContaining(name) }),
+    );
+  }
+  ensureFlows(folder, "rules");
+  expect(() => readStreamTable(folder, "rules")).toThrow(/kind is 2, not 1/);
+  expect(() => readStreamTable(folder, "missing")).toThrowError(expect.objectContaining({ code: "ENOENT" }));
+  for (const name of ["../x", "", ".", "a/b"])
+    expect(() => createStreamTable(folder, name, { size: 97, targets: 1, ownFwmark: 0 }), name).toThrow(/a name has/);
+});
+
+test("flow rules: stored, compiled, told to readers; counters follow the rule that stays", () => {
+  const name = fresh();
+  ensureFlows(folder, name);
+  using reader = new FlowTableReader(folder, name);
+  const rule = (rest: object) =>
+    parseFlowRule({
+      name: "a",
+      target: "s1",
+      protocols: "tcp",
+      dsts: "10.0.0.1/32,2001:db8::/64",
+      dports: "80-90",
+      match: "tcp[13:1]&0x2=2",
+      ...rest,
+    });
+  const set = (one: ReturnType<typeof rule>, count = 0) =>
+    updateFlows(
+      folder,
+      name,
+      (rules) => setFlow(rules, one),
+      () => count,
+    );
+  expect(set(rule({}))).toEqual({ changed: true });
+  expect(reader.enter()).toBe(TABLE_CHANGED);
+  expect(reader.streams).toEqual(["s1"]);
+  reader.leave();
+  set(rule({ name: "b", target: "s2" }), 40);
+  const first = readFlows(folder, name);
+  expect(first.rules.map(({ rule: { name: one }, base }) => [one, base])).toEqual([
+    ["a", 0],
+    ["b", 40],
+  ]);
+  expect(first.rules[0]!.rule).toEqual(rule({}));
+  set(rule({ priority: "5" }), 70); // set again: its counter starts anew, the other keeps its own
+  expect(readFlows(folder, name).rules.map(({ rule: { name: one }, base }) => [one, base])).toEqual([
+    ["a", 70],
+    ["b", 40],
+  ]);
+  expect(
+    updateFlows(
+      folder,
+      name,
+      (rules) => rules,
+      () => 0,
+    ),
+  ).toEqual({ changed: false });
+});
+
+test("more rules than the file holds move to a larger one", () => {
+  const name = fresh();
+  ensureFlows(folder, name);
+  using reader = new FlowTableReader(folder, name);
+  const rules = Array.from({ length: 2_000 }, (_, i) =>
+    parseFlowRule({
+      name: `r${i}`,
+      target: `s${i % 10}`,
+      protocols: "udp",
+      dsts: `10.${i >> 8}.${i & 255}.0/24`,
+      dports: "53",
+    }),
+  );
+  updateFlows(
+    folder,
+    name,
+    () => rules,
+    () => 0,
+  );
+  expect(reader.enter()).toBe(TABLE_RETIRED);
+  expect(readFlows(folder, name).rules).toHaveLength(2_000);
+  expect(() =>
+    updateFlows(
+      folder,
+      name,
+      () => Array.from({ length: 16_385 }, (_, i) => ({ ...rules[0]!, name: `x${i}` })),
+      () => 0,
+    ),
+  ).toThrowError(expect.objectContaining({ code: "ERR_CAPACITY" }));
+});
+
+test("counters have one owner, who is seen as the data plane and gone with its process", async () => {
+  const name = fresh();
+  expect(readDataPlane(folder, name)).toBeNull();
+  const owner = fork(child, ["own", folder, name]);
+  await message(owner);
+  expect(readDataPlane(folder, name)).toEqual({ pid: owner.pid, workers: 2, isReady: true, settings: '{"x":1}' });
+  expect(() => CounterFile.create(folder, name, 2, "{}")).toThrow(
+    new RegExp(`a data plane with pid ${owner.pid} is running`),
+  );
+  using counters = CounterFile.open(folder, name);
+  expect([counters.sum(0), counters.sumRule(9)]).toEqual([3, 7]);
+  owner.kill("SIGKILL");
+  await exit(owner);
+  expect(readDataPlane(folder, name)).toBeNull();
+  using next = CounterFile.create(folder, name, 2, "{}");
+  expect([next.sum(0), next.sumRule(9)]).toEqual([0, 7]); // rules keep counting over a restart
+});

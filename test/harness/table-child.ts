@@ -1,0 +1,84 @@
+// The other process of the table tests. Arguments: what to do, folder, name.
+import { createHash } from "node:crypto";
+import { populate, rows } from "#maglev";
+import { CounterFile, StreamTableReader, updateStreamTable } from "#tables";
+
+const [what = "", folder = "", name = "", parity = "0"] = process.argv.slice(2);
+const digest = (lookup: Int32Array) =>
+  createHash("sha256")
+    .update(new Uint8Array(lookup.buffer, lookup.byteOffset, lookup.byteLength))
+    .digest("hex");
+
+const roles: Record<string, () => void> = {
+  /** Enters an image and never leaves it. */
+  hold: () => {
+    const reader = new StreamTableReader(folder, name);
+    reader.enter();
+    process.send!("holding");
+    process.on("message", () => reader.leave());
+  },
+  /** Checks every image it sees against the table that its active targets must have. */
+  check: () => {
+    const reader = new StreamTableReader(folder, name);
+    const known = new Map<string, string>();
+    let seen = 0;
+    let wrong = 0;
+    let isStopping = false;
+    process.send!("checking");
+    process.once("message", () => {
+      isStopping = true;
+    });
+    const turn = () => {
+      for (let i = 0; i < 50; i++) {
+        reader.enter();
+        const key = reader.active.map((fwmark) => (fwmark < 0 ? 0 : 1)).join("");
+        const found = digest(reader.lookup);
+        const active = reader.active.slice();
+        reader.leave();
+        let want = known.get(key);
+        if (want === undefined) {
+          const lookup = new Int32Array(reader.size);
+          populate(lookup, rows(reader.size, active.length), active);
+          want = digest(lookup);
+          known.set(key, want);
+        }
+        seen++;
+        if (found !== want) wrong++;
+      }
+      if (isStopping) {
+        process.send!(JSON.stringify({ seen, wrong }));
+        process.disconnect();
+      } else setImmediate(turn);
+    };
+    turn();
+  },
+  /** Updates without end. */
+  write: () => {
+    process.send!("writing");
+    for (let i = 0; ; i++) {
+      updateStreamTable(folder, name, (active) => {
+        active[i % active.length] = active[i % active.length]! < 0 ? 5000 + i : -1;
+      });
+    }
+  },
+  /** Takes every second index, one update each. */
+  claim: () => {
+    for (let i = Number(parity); i < 97; i += 2) {
+      updateStreamTable(folder, name, (active) => {
+        active[i] = 5000 + i;
+      });
+    }
+    process.disconnect();
+  },
+  /** Is the data plane. */
+  own: () => {
+    const counters = CounterFile.create(folder, name, 2, '{"x":1}');
+    counters.block(0).counters[0] = 1;
+    counters.block(1).counters[0] = 2;
+    counters.block(1).ruleHits[9] = 7;
+    counters.setReady();
+    process.send!("owning");
+    process.on("message", () => counters[Symbol.dispose]());
+  },
+};
+roles[what]!();
