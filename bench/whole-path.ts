@@ -1,0 +1,191 @@
+// Question: what does a packet cost on its whole way, and how many packets pass? One mode per process, each in fresh
+// namespaces: client ── load balancer ── sink that counts and drops in the kernel. Prints one JSON object.
+import { type ChildProcess, spawn } from "node:child_process";
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { type FlowRule, parseFlowRule, setFlow } from "#flow";
+import { diff, Steering } from "#steering";
+import { createStreamTable, ensureFlows, readDataPlane, updateFlows, updateStreamTable } from "#tables";
+import { Agent } from "../test/harness/agent.js";
+import { until } from "../test/harness/balancer.js";
+import { UDP_PORT, VIPS } from "../test/harness/flows.js";
+import { enterFreshNamespaces, type Host, ip, makeHost, run } from "../test/harness/namespace.js";
+
+const SHM = "/dev/shm";
+const QUEUE = 2;
+const TICKS_PER_SECOND = 100;
+const RATE = 100_000;
+const SECONDS = 6;
+const PEAK_SECONDS = 4;
+
+const [mode = "forward", bin = "", build = "", upstream = ""] = process.argv.slice(2);
+/** `nfqlb-1000` has 1,000 targets. */
+const targets = mode.endsWith("-1000") ? 1_000 : 4;
+
+type Sample = { readonly busy: number; readonly user: number; readonly system: number };
+
+/** CPU time used so far in ticks: by the machine, and by a process. */
+function sample(pid: number | null): Sample {
+  const fields = readFileSync("/proc/stat", "utf8").split("\n")[0]!.trim().split(/\s+/).slice(1).map(Number);
+  const busy = fields[0]! + fields[1]! + fields[2]! + fields[5]! + fields[6]!;
+  if (pid === null) return { busy, user: 0, system: 0 };
+  const stat = readFileSync(`/proc/${pid}/stat`, "utf8")
+    .replace(/^.*\) /, "")
+    .split(" ")
+    .map(Number);
+  return { busy, user: stat[11]!, system: stat[12]! };
+}
+
+function connectHosts(client: Host, sink: Host): void {
+  ip(
+    `link add client type veth peer name eth0 netns ${client.pid}`,
+    `link add sink type veth peer name eth0 netns ${sink.pid}`,
+    "addr add 192.168.1.254/24 dev client",
+    "addr add 172.16.0.1/16 dev sink",
+    "link set client up",
+    "link set sink up",
+  );
+  client.ip("addr add 192.168.1.2/24 dev eth0", "link set eth0 up", "route add default via 192.168.1.254");
+  sink.ip("link set eth0 up");
+  const mac = /link\/ether (\S+)/.exec(sink.run("ip", "link", "show", "eth0"))![1]!;
+  ip(...Array.from({ length: targets }, (_, i) => `neigh add ${gateway(i)} lladdr ${mac} dev sink nud permanent`));
+  sink.run(
+    "nft",
+    `add table inet sink; add chain inet sink in { type filter hook prerouting priority -300; }; add rule inet sink in udp dport ${UDP_PORT} counter drop`,
+  );
+  for (const path of ["ip_forward"]) writeFileSync(`/proc/sys/net/ipv4/${path}`, "1");
+  run("sh", "-c", "for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 > $f; done");
+}
+
+const gateway = (target: number) => `172.16.${1 + (target >> 8)}.${target & 255}`;
+const fwmarks = Array.from({ length: targets }, (_, i) => 5001 + i);
+const received = (sink: Host) => Number(/packets (\d+)/.exec(sink.run("nft", "list", "table", "inet", "sink"))![1]);
+
+/** Programs the kernel and starts what the mode needs; resolves with the data plane's process id, if there is one. */
+async function prepare(): Promise<{ pid: number | null; child: ChildProcess | null }> {
+  if (mode === "forward") {
+    ip(`route add ${VIPS[4]}/32 via ${gateway(0)}`);
+    return { pid: null, child: null };
+  }
+  const withQueue = mode !== "jhash";
+  using steering = new Steering();
+  const kernelTargets = fwmarks.map((fwmark, i) => ({ fwmark, addresses: [gateway(i)] }));
+  const desired = {
+    targets: kernelTargets,
+    vips: withQueue ? [`${VIPS[4]}/32`] : [],
+    queue: withQueue ? { first: QUEUE, last: QUEUE, isFanout: false } : null,
+  };
+  const plan = diff(desired, steering.read());
+  const failures = steering.apply([...plan.additions, ...plan.vips]);
+  if (failures.length > 0) throw new Error(failures[0]!.message);
+  run("nft", "delete table inet meridio-metrics"); // counters per target are the control plane's, not the data plane's
+  if (mode === "jhash") {
+    run(
+      "nft",
+      `add table ip lb; add chain ip lb pre { type filter hook prerouting priority 0; }; add rule ip lb pre ip daddr ${VIPS[4]} meta mark set jhash ip saddr . udp sport mod ${targets} offset 5001`,
+    );
+    return { pid: null, child: null };
+  }
+  const args = ["flowlb", `--queue=${QUEUE}`, "--qlength=1024"];
+  if (mode === "upstream") {
+    run(upstream, "init", "--shm=web", "--M=10000", "--N=100");
+    run(upstream, "activate", "--shm=web", ...fwmarks.map(String));
+    const child = spawn(upstream, args, { stdio: "ignore" });
+    await until("upstream's flow socket", () => {
+      try {
+        run(
+          upstream,
+          "flow-set",
+          "--name=udp",
+          "--target=web",
+          "--protocols=udp",
+          `--dsts=${VIPS[4]}/32`,
+          `--dports=${UDP_PORT}`,
+        );
+        return true;
+      } catch {
+        return null;
+      }
+    });
+    return { pid: child.pid!, child };
+  }
+  createStreamTable(SHM, "web", { size: targets * 100, targets, ownFwmark: 0 });
+  updateStreamTable(SHM, "web", (active) => active.set(fwmarks));
+  ensureFlows(SHM, "nfqlb-flows");
+  const rule = parseFlowRule({
+    name: "udp",
+    target: "web",
+    protocols: "udp",
+    dsts: `${VIPS[4]}/32`,
+    dports: String(UDP_PORT),
+  });
+  updateFlows(
+    SHM,
+    "nfqlb-flows",
+    (rules: readonly FlowRule[]) => setFlow(rules, rule),
+    () => 0,
+  );
+  const child = spawn(join(bin, "nfqlb"), args, { stdio: "ignore" });
+  await until("the data plane", () => (readDataPlane(SHM, "nfqlb-counters")?.isReady === true ? true : null));
+  return { pid: child.pid!, child };
+}
+
+async function main(): Promise<void> {
+  enterFreshNamespaces();
+  const [client, sink] = await Promise.all([makeHost(), makeHost()]);
+  connectHosts(client, sink);
+  const { pid, child } = await prepare();
+  const agent = await Agent.start(client, join(build, "client-agent.cjs"));
+  const send = (rate: number, count: number) =>
+    agent.ask<{ sent: number; rate: number }>({ cmd: "udp", family: 4, rate, count, firstId: 0 });
+  await send(20_000, 40_000); // everything is compiled and warm
+  await settle(sink);
+  const beforePackets = received(sink);
+  const before = sample(pid);
+  const steady = await send(RATE, RATE * SECONDS);
+  const after = sample(pid);
+  await settle(sink);
+  const arrived = received(sink) - beforePackets;
+  const perPacketUs = (ticks: number) => ((ticks / TICKS_PER_SECOND) * 1e6) / arrived;
+  const peakBefore = received(sink);
+  const startMs = performance.now();
+  const sending = send(10_000_000, 10_000_000);
+  setTimeout(() => agent.tell({ cmd: "stop" }), PEAK_SECONDS * 1000);
+  const peak = await sending;
+  const peakSeconds = (performance.now() - startMs) / 1000;
+  await settle(sink);
+  const result = {
+    mode,
+    sent: steady.sent,
+    rate: steady.rate,
+    lost: steady.sent - arrived,
+    machineUs: perPacketUs(after.busy - before.busy),
+    processUs: pid === null ? null : perPacketUs(after.user + after.system - before.user - before.system),
+    userUs: pid === null ? null : perPacketUs(after.user - before.user),
+    peakSentPerSecond: peak.sent / peakSeconds,
+    peakPerSecond: (received(sink) - peakBefore) / peakSeconds,
+  };
+  process.stdout.write(JSON.stringify(result));
+  child?.kill("SIGTERM");
+  agent.close();
+  client.close();
+  sink.close();
+}
+
+/** Waits until the sink's counter stands still. */
+async function settle(sink: Host): Promise<void> {
+  for (let before = -1, now = received(sink); now !== before; ) {
+    before = now;
+    await delay(100);
+    now = received(sink);
+  }
+}
+
+main().then(
+  () => process.exit(0),
+  (error: Error) => {
+    console.error(`bench ${mode}: ${error.stack}`);
+    process.exit(1);
+  },
+);
