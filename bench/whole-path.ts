@@ -54,7 +54,9 @@ function connectHosts(client: Host, sink: Host): void {
     "nft",
     `add table inet sink; add chain inet sink in { type filter hook prerouting priority -300; }; add rule inet sink in udp dport ${UDP_PORT} counter drop`,
   );
-  for (const path of ["ip_forward"]) writeFileSync(`/proc/sys/net/ipv4/${path}`, "1");
+  writeFileSync("/proc/sys/net/ipv4/ip_forward", "1");
+  // With policy rules in place the kernel looks up every packet's source as well, unless local sources are accepted.
+  writeFileSync("/proc/sys/net/ipv4/conf/all/accept_local", "1");
   run("sh", "-c", "for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 > $f; done");
 }
 

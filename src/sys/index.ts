@@ -1,7 +1,7 @@
 // For callers
 
 export { bindInet, connectInet, sendInet } from "./inet.js";
-export { errnoName, SysError, watchReadable } from "./libc.js";
+export { errnoName, SysError, sleepMicroseconds, watchReadable } from "./libc.js";
 export { isRangeLocked, lockRange, tryLockRange, unlockRange } from "./lock.js";
 export { MappedFile, type Memory } from "./memory.js";
 export { CLONE_NEWNET, CLONE_NEWNS, enterNamespace, inNetworkNamespaceOf, unshare } from "./namespace.js";

@@ -24,6 +24,7 @@ export const libc = {
   read: library.func("intptr_t read(int, void *, size_t)"),
   write: library.func("intptr_t write(int, void *, size_t)"),
   close: library.func("int close(int)"),
+  usleep: library.func("int usleep(unsigned int)"),
   eventfd: library.func("int eventfd(unsigned int, int)"),
   poll: library.func("int poll(void *, unsigned long, int)"),
   fcntl: library.func("int fcntl(int, int, void *)"),
@@ -104,4 +105,9 @@ export function watchReadable(
   });
   if (isBackground) handle.unref();
   return () => handle.close();
+}
+
+/** Lets the thread sleep for about `us` microseconds (plus its timer slack, 50 us by default); usleep(3). Allocates nothing. */
+export function sleepMicroseconds(us: number): void {
+  libc.usleep(us);
 }
