@@ -2,25 +2,25 @@
 SHELL := /bin/bash
 ARGS ?=
 
-.PHONY: demo test check build setup bench format clean
+.PHONY: demo test check build setup setup-tests bench format clean
 
 demo: setup
 	@node scripts/demo.mjs $(ARGS)
 
-test: setup
+test: setup-tests
 	@node scripts/test.mjs
 
 check: node_modules/.installed
 	@node scripts/check.mjs
 
-bench: setup
+bench: setup-tests
 	@node scripts/bench.mjs $(ARGS)
 
 format: node_modules/.installed
 	@npm run --silent format
 
-setup: build
-	@node scripts/setup.mjs
+setup setup-tests: build
+	@node scripts/setup.mjs $@
 
 build: node_modules/.installed
 	@node scripts/build.mjs

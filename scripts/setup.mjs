@@ -2,7 +2,11 @@
 import { spawnSync } from "node:child_process";
 
 /** Command → Debian package. */
-const needed = { ip: "iproute2", nsenter: "util-linux", nft: "nftables" };
+const needed = {
+  ip: "iproute2",
+  nsenter: "util-linux",
+  ...(process.argv.includes("setup-tests") ? { nft: "nftables" } : {}),
+};
 
 const isThere = (/** @type {string} */ command) => spawnSync("sh", ["-c", `command -v ${command}`]).status === 0;
 const missing = Object.entries(needed).filter(([command]) => !isThere(command));

@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { attr, attributes, be16, be32, concat, struct, u8 } from "#bytes";
 import {
   NETLINK_NO_ENOBUFS,
@@ -55,7 +56,7 @@ export class QueueSocket implements Disposable {
   readonly receiveBufferBytes: number;
   readonly #socket: NetlinkSocket;
 
-  /** @throws {NetlinkError} EBUSY: another process serves the queue; EPERM: CAP_NET_ADMIN is missing */
+  /** @throws {NetlinkError} EPERM: another process serves the queue, or CAP_NET_ADMIN is missing; the text says which */
   constructor({ queueNumber, maxPackets, copyBytes }: QueueOptions) {
     this.#socket = new NetlinkSocket(NETLINK_NETFILTER, { receiveTimeoutMs: CONFIG_TIMEOUT_MS });
     try {
@@ -103,16 +104,19 @@ export class QueueSocket implements Disposable {
   }
 }
 
-/** The kernel says EBUSY (EPERM before 5.0) when another socket has the queue. */
+/** The kernel says EPERM both without CAP_NET_ADMIN and when another socket has the queue; its list of queues tells which. */
 function bind(queueNumber: number, work: () => void): void {
   try {
     work();
   } catch (error) {
     if (!(error instanceof NetlinkError) || !["EBUSY", "EPERM"].includes(error.errno)) throw error;
-    const reason =
-      error.errno === "EBUSY"
-        ? "another process serves this queue"
-        : "CAP_NET_ADMIN is missing, or another process serves this queue";
+    const reason = isServed(queueNumber) ? "another process serves this queue" : "CAP_NET_ADMIN is missing";
     throw new NetlinkError(`NFQUEUE ${queueNumber} bind`, error.errno, reason);
   }
+}
+
+/** Whether a socket is bound to the queue: one line per queue, number first (net/netfilter/nfnetlink_queue.c, v6.18). */
+function isServed(queueNumber: number): boolean {
+  const list = readFileSync("/proc/thread-self/net/netfilter/nfnetlink_queue", "utf8");
+  return list.split("\n").some((line) => line.trim().startsWith(`${queueNumber} `));
 }
