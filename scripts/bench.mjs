@@ -10,7 +10,7 @@ import { buildHarness } from "./build-harness.mjs";
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const build = await buildHarness();
 const upstream = process.env["BENCH_NFQLB"] ?? "";
-const ROUNDS = 3;
+const ROUNDS = Number(process.env["BENCH_ROUNDS"] ?? 3);
 const names = {
   forward: "plain forwarding",
   jhash: "nft jhash mark rule, 4 targets",
