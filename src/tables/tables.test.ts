@@ -50,7 +50,7 @@ afterAll(() => {
 let names = 0;
 const fresh = () => `t${names++}`;
 const message = (process: ChildProcess) =>
-  new Promise<string>((resolve) => process.once("message", (text) => resolve(String(text))));
+  new Promise<string>((resolve) => process.once("message", (text) => resolve(text as string)));
 const exit = (process: ChildProcess) => new Promise<void>((resolve) => process.once("exit", () => resolve()));
 /** The lookup table that `active` must have. */
 function lookupOf(size: number, active: Int32Array): Int32Array {
