@@ -5,7 +5,8 @@ import { spawnSync } from "node:child_process";
 const needed = {
   ip: "iproute2",
   nsenter: "util-linux",
-  ...(process.argv.includes("setup-tests") ? { nft: "nftables" } : {}),
+  // iptables brings the extensions with which nft prints an xt target; without them it prints nothing in its place.
+  ...(process.argv.includes("setup-tests") ? { nft: "nftables", iptables: "iptables" } : {}),
 };
 
 const isThere = (/** @type {string} */ command) => spawnSync("sh", ["-c", `command -v ${command}`]).status === 0;
