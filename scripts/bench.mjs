@@ -20,7 +20,7 @@ const names = {
 };
 const modes = Object.keys(names).filter((mode) => mode !== "upstream" || upstream !== "");
 
-/** @typedef {{ mode: string, lost: number, rate: number, machineUs: number, processUs: number | null, userUs: number | null, peakPerSecond: number, peakSentPerSecond: number }} Figure */
+/** @typedef {{ mode: string, lost: number, rate: number, machineUs: number, processUs: number | null, userUs: number | null, peakPerSecond: number }} Figure */
 
 /** @param {string} mode @returns {Figure} */
 function measure(mode) {
@@ -33,6 +33,11 @@ function measure(mode) {
   return JSON.parse(stdout);
 }
 
+/**
+ * The best of all rounds: what else runs on the machine, or beside a virtual one on its host, only ever lowers a rate.
+ * @param {readonly number[]} values
+ */
+const best = (values) => Math.max(...values);
 /** @param {readonly number[]} values */
 const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
 /** @param {number | null | undefined} value @param {number} digits */
@@ -55,8 +60,7 @@ for (const [i, mode] of modes.entries()) {
     machineUs: pick(({ machineUs }) => machineUs),
     processUs: isProcess ? pick(({ processUs }) => processUs) : null,
     userUs: isProcess ? pick(({ userUs }) => userUs) : null,
-    peakPerSecond: pick(({ peakPerSecond }) => peakPerSecond),
-    peakSentPerSecond: pick(({ peakSentPerSecond }) => peakSentPerSecond),
+    peakPerSecond: best(all.map(({ peakPerSecond }) => peakPerSecond)),
   };
 }
 const rows = modes.map((mode) => {
@@ -73,7 +77,7 @@ const commit = execFileSync("git", ["rev-parse", "--short", "HEAD"], { cwd: root
 const machine = `${cpus().length} × ${cpus()[0]?.model.trim()}, Linux ${release().replace(/-.*/, "")}, node ${process.version}, commit ${commit}`;
 const text = `Machine: ${machine}
 
-UDP packets of 46 bytes at 100,000 per second on one queue; medians of ${ROUNDS} interleaved rounds. µs of CPU per packet.
+UDP packets of 46 bytes at 100,000 per second on one queue; ${ROUNDS} interleaved rounds: medians of CPU per packet in µs, the best peak.
 
 | | whole machine | process | of it user | lost | peak, kpps |
 |---|---|---|---|---|---|
