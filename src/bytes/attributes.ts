@@ -1,9 +1,10 @@
-import { type Codec, concat, DecodeError } from "./codec.js";
+import { type Codec, concat, DecodeError, type FixedCodec, u16 } from "./codec.js";
 
 /** NLA_F_NESTED and NLA_F_NET_BYTEORDER; include/uapi/linux/netlink.h (v6.18). */
 const NLA_F_NESTED = 0x8000;
 const TYPE_MASK = 0x3fff;
 const HEADER_BYTES = 4;
+const LENGTH_BYTES = 2;
 
 /** One kind of netlink attribute in a set: its number and the form of its payload. */
 export type Attribute<T> = { readonly type: number; readonly codec: Codec<T>; readonly isNested: boolean };
@@ -67,6 +68,52 @@ export function list<T>(type: number, codec: Codec<T>): Codec<readonly T[]> {
       concat(values.map((value, i) => encodeAttribute(type | NLA_F_NESTED, codec.encode(value, `${path}[${i}]`)))),
     decode: (bytes, path) =>
       splitAttributes(bytes, path).map(({ payload }, i) => codec.decode(payload, `${path}[${i}]`)),
+  };
+}
+
+/**
+ * Records one behind the other, each with its own length (u16, host order) in front and padded to 4 bytes: `rtnexthop`.
+ * `codec` gets what follows the length.
+ */
+export function records<T>(codec: Codec<T>): Codec<readonly T[]> {
+  return {
+    encode: (values, path) =>
+      concat(
+        values.map((value, i) => {
+          const payload = codec.encode(value, `${path}[${i}]`);
+          const bytes = new Uint8Array(align(LENGTH_BYTES + payload.length));
+          bytes.set(u16.encode(LENGTH_BYTES + payload.length, `${path}[${i}].length`));
+          bytes.set(payload, LENGTH_BYTES);
+          return bytes;
+        }),
+      ),
+    decode: (bytes, path) => {
+      const values: T[] = [];
+      for (let at = 0; at < bytes.length; ) {
+        const where = `${path}[${values.length}]`;
+        const length = u16.decode(bytes.subarray(at), `${where}.length`);
+        if (length < LENGTH_BYTES || at + length > bytes.length) {
+          throw new DecodeError(where, `record length ${length} at ${at}, ${bytes.length - at} bytes left`);
+        }
+        values.push(codec.decode(bytes.subarray(at + LENGTH_BYTES, at + length), where));
+        at += align(length);
+      }
+      return values;
+    },
+  };
+}
+
+/** A message body: a header of fixed length and the attributes behind it. */
+export function message<H, A>(
+  header: FixedCodec<H>,
+  attributes: Codec<A>,
+): Codec<{ readonly header: H; readonly attributes: A }> {
+  return {
+    encode: (value, path) => concat([header.encode(value.header, path), attributes.encode(value.attributes, path)]),
+    decode: (bytes, path) => ({
+      header: header.decode(bytes, path),
+      attributes: attributes.decode(bytes.subarray(header.size), path),
+    }),
   };
 }
 

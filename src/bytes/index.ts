@@ -1,5 +1,5 @@
 // For callers
-export { type AttributesValue, align, attr, attributes, list, nested } from "./attributes.js";
+export { type AttributesValue, align, attr, attributes, list, message, nested, records } from "./attributes.js";
 export {
   be16,
   be32,
