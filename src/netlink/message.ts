@@ -76,9 +76,10 @@ const NLMSGERR_ATTR_OFFS = 2;
 
 /** Reads `struct nlmsgerr` with its extended-ack attributes; NLMSG_DONE has the same shape without the request. */
 export function decodeOutcome({ type, flags, body }: Message): Outcome {
-  if (body.length < 4) return { errno: 0, text: "", offset: -1 }; // NLMSG_DONE of old kernels
+  if (type !== NLMSG_ERROR && body.length < 4) return { errno: 0, text: "", offset: -1 }; // NLMSG_DONE of old kernels
+  if (body.length < 4) throw new DecodeError("nlmsgerr", `${body.length} bytes`);
   const view = new DataView(body.buffer, body.byteOffset, body.byteLength);
-  const errno = -view.getInt32(0, true);
+  const errno = 0 - view.getInt32(0, true);
   let at = 4;
   if (type === NLMSG_ERROR) {
     if (body.length < 4 + HEADER_BYTES) throw new DecodeError("nlmsgerr", `${body.length} bytes`);

@@ -4,12 +4,14 @@ import {
   NetlinkSocket,
   raiseReceiveBuffer,
   raiseSendBuffer,
+  SO_RCVBUF,
   SOL_NETLINK,
+  SOL_SOCKET,
   setSocketOption,
   watchReadable,
 } from "#sys";
-import { NetlinkConnection } from "./connection.js";
-import { type Message, splitMessages } from "./message.js";
+import type { Message } from "./message.js";
+import { Subscription } from "./subscription.js";
 
 export const NETLINK_ROUTE = 0;
 export const NETLINK_NETFILTER = 12;
@@ -18,23 +20,27 @@ const SUBSCRIPTION_BYTES = 4 << 20;
 /** A transaction is one message: 10,000 targets with their counters take some 5 MB. */
 const BATCH_BYTES = 16 << 20;
 
-/** A connection with a socket of its own in the calling thread's network namespace; the caller closes the socket. */
-export function openConnection(protocol: number): {
-  readonly connection: NetlinkConnection;
-  readonly socket: NetlinkSocket;
-} {
+/** A socket for requests, in the calling thread's network namespace; the caller closes it. @throws {SysError} */
+export function openNetlink(protocol: number): NetlinkSocket {
   const socket = new NetlinkSocket(protocol, { receiveTimeoutMs: ANSWER_TIMEOUT_MS });
-  setSocketOption(socket.fd, SOL_NETLINK, NETLINK_EXT_ACK, 1);
-  if (protocol === NETLINK_ROUTE) setSocketOption(socket.fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1);
-  raiseSendBuffer(socket.fd, BATCH_BYTES);
-  raiseReceiveBuffer(socket.fd, BATCH_BYTES); // a batch's acknowledgements come all at once
-  return { connection: new NetlinkConnection(socket), socket };
+  try {
+    setSocketOption(socket.fd, SOL_NETLINK, NETLINK_EXT_ACK, 1);
+    if (protocol === NETLINK_ROUTE) setSocketOption(socket.fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1);
+    raiseSendBuffer(socket.fd, BATCH_BYTES);
+    raiseReceiveBuffer(socket.fd, BATCH_BYTES); // a batch's acknowledgements come all at once
+    return socket;
+  } catch (error) {
+    socket[Symbol.dispose]();
+    throw error;
+  }
 }
 
 /**
- * Listens to multicast groups on the main thread's event loop.
+ * Listens to multicast groups on the main thread's event loop, without keeping the process alive.
  * @param onMessages messages of one datagram; valid during the call only
- * @param onOverrun messages were lost: everything has to be read again
+ * @param onOverrun messages were lost and the socket is empty again: read everything anew now. What happens from here on
+ * is told by `onMessages`, some of it perhaps already seen by that reading
+ * @param receiveBufferBytes what may wait while the event loop is busy. Default 4 MiB, some 5,000 messages
  * @returns a function that ends the subscription
  */
 export function subscribe(
@@ -42,22 +48,29 @@ export function subscribe(
   groups: readonly number[],
   onMessages: (messages: readonly Message[]) => void,
   onOverrun: () => void,
+  receiveBufferBytes = SUBSCRIPTION_BYTES,
 ): () => void {
   const socket = new NetlinkSocket(protocol, { isNonBlocking: true });
-  raiseReceiveBuffer(socket.fd, SUBSCRIPTION_BYTES);
-  for (const group of groups) socket.joinGroup(group);
-  const buffer = new Uint8Array(64 * 1024);
-  const drain = () => {
-    for (;;) {
-      const length = socket.receive(buffer);
-      if (length < 0) return;
-      if (length > buffer.length) onOverrun();
-      else onMessages(splitMessages(buffer.subarray(0, length)));
-    }
-  };
-  const unwatch = watchReadable(socket.fd, drain, onOverrun, { isBackground: true });
-  return () => {
-    unwatch();
+  const subscription = new Subscription(socket, onMessages, onOverrun);
+  try {
+    if (receiveBufferBytes < SUBSCRIPTION_BYTES) {
+      setSocketOption(socket.fd, SOL_SOCKET, SO_RCVBUF, receiveBufferBytes);
+    } else raiseReceiveBuffer(socket.fd, receiveBufferBytes);
+    for (const group of groups) socket.joinGroup(group);
+    const unwatch = watchReadable(socket.fd, () => subscription.drain(), rethrow, { isBackground: true });
+    return () => {
+      unwatch();
+      socket[Symbol.dispose]();
+    };
+  } catch (error) {
     socket[Symbol.dispose]();
-  };
+    throw error;
+  }
+}
+
+/** A listener's own error is not the socket's: it surfaces as an uncaught one, outside the poll callback. */
+function rethrow(error: unknown): void {
+  setImmediate(() => {
+    throw error;
+  });
 }

@@ -1,8 +1,10 @@
 import { formatAddress, isIpv4, parseAddress } from "#model";
-import type { Family, ListedRoute, Rule } from "#netlink/route";
+import type { Family, Route, Rule } from "#netlink/route";
 import { diffCounters, diffTables, diffVips } from "./nft-tables.js";
 import { layOutRules } from "./rule-tree.js";
 import type { ActualKernel, DesiredKernel, Plan, Step } from "./state.js";
+
+const DEFAULT_METRIC = { 4: 0, 6: 1024 } as const;
 
 /**
  * The plan that turns the actual state into the desired one; empty when they are equal. Pure. What carries our protocol
@@ -39,21 +41,34 @@ export function planLength({ additions, vips, removals }: Plan): number {
   return additions.length + vips.length + removals.length;
 }
 
-function diffRoutes(family: Family, { targets }: DesiredKernel, actual: readonly ListedRoute[]) {
+function diffRoutes(family: Family, { targets }: DesiredKernel, actual: readonly Route[]) {
   const wanted = new Map(
     targets.flatMap(({ fwmark, addresses }) => gatewayOf(addresses, family).map((gateway) => [fwmark, gateway])),
   );
-  const isWanted = (route: ListedRoute) =>
-    route.destinationLength === 0 && route.gateway !== null && wanted.get(route.table) === formatGateway(route.gateway);
+  const isWanted = (route: Route) => isDefault(route) && gatewayText(route) === wanted.get(route.table);
   const good = new Set(actual.filter(isWanted).map(({ table }) => table));
-  // IPv6 keeps a route with another gateway beside a new one where IPv4 replaces it: the wrong one goes afterwards.
-  const stale = actual.filter((route) => !isWanted(route) && (family === 6 || !wanted.has(route.table)));
+  // What has the wanted route's place is replaced in one step; deleting it afterwards could hit the new one.
+  const isReplaced = (route: Route) => isDefault(route) && wanted.has(route.table) && !good.has(route.table);
   return {
     additions: [...wanted].flatMap(([table, gateway]): Step[] =>
       good.has(table) ? [] : [{ kind: "replaceRoute", family, table, gateway }],
     ),
-    removals: stale.map((route): Step => ({ kind: "deleteRoute", route })),
+    removals: actual
+      .filter((route) => !isWanted(route) && !isReplaced(route))
+      .map((route): Step => ({ kind: "deleteRoute", route })),
   };
+}
+
+/** Whether a route has the place of those we make: to everything, with the metric that the kernel gives by itself. */
+function isDefault({ family, destinationLength, metric, tos }: Route): boolean {
+  return destinationLength === 0 && metric === DEFAULT_METRIC[family] && tos === 0;
+}
+
+/** The one gateway of a plain route, or null for any other kind. */
+function gatewayText({ type, nextHops }: Route): string | null {
+  const [hop, ...others] = nextHops;
+  if (type !== "unicast" || hop === undefined || hop.gateway === null || others.length > 0) return null;
+  return formatGateway(hop.gateway);
 }
 
 function diffRules(family: Family, { targets }: DesiredKernel, actual: readonly Rule[]) {
@@ -104,6 +119,7 @@ export function formatGateway(gateway: Uint8Array): string {
   return gateway.length === 4 ? gateway.join(".") : formatAddress(gateway);
 }
 
-function ruleKey({ priority, fwmark, fwmask, action, table, goto: target }: Rule): string {
-  return `${priority} ${fwmark} ${fwmask} ${action} ${action === "table" ? table : target}`;
+/** Equal for rules that do the same. We make none with other selectors than the mark, so one that has some is never ours. */
+function ruleKey({ priority, fwmark, fwmask, action, table, goto: target, selectors }: Rule): string {
+  return `${selectors === undefined ? "" : "not ours "}${priority} ${fwmark} ${fwmask} ${action} ${action === "table" ? table : target}`;
 }

@@ -1,3 +1,4 @@
+import type { Route } from "#netlink/route";
 import { formatGateway } from "./diff.js";
 import { OUR_PROTOCOL, type Plan, type Step } from "./state.js";
 
@@ -16,14 +17,21 @@ export function formatStep(step: Step): readonly string[] {
     }
     case "replaceRoute":
       return [`ip -${step.family} route replace default via ${step.gateway} table ${step.table} proto ${OUR_PROTOCOL}`];
-    case "deleteRoute": {
-      const { family, gateway, table } = step.route;
-      const via = gateway === null ? "" : ` via ${formatGateway(gateway)}`;
-      return [`ip -${family} route del default${via} table ${table} proto ${OUR_PROTOCOL}`];
-    }
+    case "deleteRoute":
+      return [`ip -${step.route.family} route del ${formatRoute(step.route)} proto ${OUR_PROTOCOL}`];
     case "nft":
       return step.text.map((line) => `nft ${line}`);
   }
+}
+
+function formatRoute({ family, type, destination, destinationLength, nextHops, table, metric }: Route): string {
+  const to = destinationLength === 0 ? "default" : `${formatGateway(destination)}/${destinationLength}`;
+  const prefix = nextHops.length > 1 ? " nexthop" : "";
+  const hops = nextHops
+    .map(({ gateway }) => (gateway === null ? "" : `${prefix} via ${formatGateway(gateway)}`))
+    .join("");
+  const isKernelsMetric = metric === (family === 4 ? 0 : 1024);
+  return `${type === "unicast" ? "" : `${type} `}${to}${hops} table ${table}${isKernelsMetric ? "" : ` metric ${metric}`}`;
 }
 
 /** A whole plan, in the order in which it is applied. */

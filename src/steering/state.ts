@@ -1,5 +1,5 @@
 import type { Element, NftCommand } from "#netlink/nftables";
-import type { Family, ListedRoute, Rule } from "#netlink/route";
+import type { Family, Route, Rule } from "#netlink/route";
 
 /** Routing protocol number of everything of ours among rules and routes; nobody else's in iproute2's rt_protos. */
 export const OUR_PROTOCOL = 90;
@@ -27,7 +27,7 @@ export type ActualTable = {
 /** What the kernel holds of ours at one moment. */
 export type ActualKernel = {
   readonly rules: readonly Rule[];
-  readonly routes: readonly ListedRoute[];
+  readonly routes: readonly Route[];
   readonly queueTable: ActualTable;
   readonly metricsTable: ActualTable;
   /** How packets can be queued here. */
@@ -38,7 +38,7 @@ export type ActualKernel = {
 export type Step =
   | { readonly kind: "addRule" | "deleteRule"; readonly rule: Rule; readonly fwmark: number | null }
   | { readonly kind: "replaceRoute"; readonly family: Family; readonly table: number; readonly gateway: string }
-  | { readonly kind: "deleteRoute"; readonly route: ListedRoute }
+  | { readonly kind: "deleteRoute"; readonly route: Route }
   | { readonly kind: "nft"; readonly commands: readonly NftCommand[]; readonly text: readonly string[] };
 
 /**

@@ -1,7 +1,7 @@
 import { isIpv4, parseAddress } from "#model";
 import { NetlinkError } from "#netlink";
 import { decodeCounter, NftConnection, watchNftables } from "#netlink/nftables";
-import { RouteConnection, watchRoutes } from "#netlink/route";
+import { defaultRoute, RouteConnection, watchRoutes } from "#netlink/route";
 import { formatGateway } from "./diff.js";
 import { formatStep } from "./format.js";
 import { METRICS_TABLE, QUEUE_TABLE } from "./nft-tables.js";
@@ -94,14 +94,14 @@ export class Steering implements Disposable {
         this.#route.deleteRule(step.rule);
         break;
       case "replaceRoute": {
-        const { family, table, gateway } = step;
+        const { table, gateway } = step;
         // The kernel takes such a route on IPv4 and refuses it on IPv6; it never leads to a target.
         if (ownAddresses().has(gateway)) {
           throw new NetlinkError(`route via ${gateway}`, "EADDRINUSE", "the target's address is one of this host");
         }
         const address = parseAddress(gateway);
         const bytes = isIpv4(address) ? address.slice(12) : address;
-        this.#route.replaceRoute({ family, table, protocol: OUR_PROTOCOL, gateway: bytes });
+        this.#route.replaceRoute(defaultRoute(table, bytes, OUR_PROTOCOL));
         break;
       }
       case "deleteRoute":
@@ -137,7 +137,7 @@ export class Steering implements Disposable {
 
   /** Calls `onChange` when rules, routes, links, addresses or nftables changed, by whomever. */
   watch(onChange: () => void): () => void {
-    const stops = [watchRoutes(onChange), watchNftables(onChange)];
+    const stops = [watchRoutes(["rule", "route", "link", "address"], onChange), watchNftables(onChange)];
     return () => {
       for (const stop of stops) stop();
     };

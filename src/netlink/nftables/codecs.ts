@@ -94,6 +94,8 @@ export const lookupAttributes = attributes("NFTA_LOOKUP", {
   set: attr(1, text),
   source: attr(2, be32),
   destination: attr(3, be32),
+  setId: attr(4, be32),
+  flags: attr(5, be32),
 });
 export const counterAttributes = attributes("NFTA_COUNTER", { bytes: attr(1, be64), packets: attr(2, be64) });
 export const queueAttributes = attributes("NFTA_QUEUE", {
@@ -106,3 +108,14 @@ export const targetAttributes = attributes("NFTA_TARGET", {
   revision: attr(2, be32),
   info: attr(3, raw),
 });
+
+/** The data of an expression by its name, of those we use. */
+export const expressionCodecs = {
+  meta: metaAttributes,
+  cmp: compareAttributes,
+  payload: payloadAttributes,
+  lookup: lookupAttributes,
+  counter: counterAttributes,
+  queue: queueAttributes,
+  target: targetAttributes,
+} as const;

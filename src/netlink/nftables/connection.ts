@@ -1,9 +1,9 @@
 import { concat } from "#bytes";
-import type { NetlinkSocket } from "#sys";
-import type { NetlinkConnection, Request } from "../connection.js";
+import type { DatagramSocket } from "#sys";
+import { NetlinkConnection, type Request } from "../connection.js";
 import { NetlinkError, UnsupportedError } from "../error.js";
 import { NLM_F_APPEND, NLM_F_CREATE } from "../message.js";
-import { NETLINK_NETFILTER, openConnection, subscribe } from "../open.js";
+import { NETLINK_NETFILTER, openNetlink, subscribe } from "../open.js";
 import {
   chainAttributes,
   elementListAttributes,
@@ -88,11 +88,11 @@ export type ListedRule = {
 /** nf_tables of the network namespace it was opened in; synchronous. */
 export class NftConnection implements Disposable {
   readonly #connection: NetlinkConnection;
-  readonly #socket: NetlinkSocket;
+  readonly #socket: DatagramSocket;
 
-  constructor() {
-    const { connection, socket } = openConnection(NETLINK_NETFILTER);
-    this.#connection = connection;
+  /** @param socket is closed with the connection */
+  constructor(socket: DatagramSocket = openNetlink(NETLINK_NETFILTER)) {
+    this.#connection = new NetlinkConnection(socket);
     this.#socket = socket;
   }
 

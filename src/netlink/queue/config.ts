@@ -1,5 +1,4 @@
 import { readFileSync } from "node:fs";
-import { attr, attributes, be16, be32, concat, struct, u8 } from "#bytes";
 import {
   NETLINK_NO_ENOBUFS,
   NetlinkSocket,
@@ -10,6 +9,7 @@ import {
 } from "#sys";
 import { NetlinkConnection } from "../connection.js";
 import { NetlinkError } from "../error.js";
+import { type ConfigMessage, configMessage } from "./codecs.js";
 
 const NETLINK_NETFILTER = 12;
 /** NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_CONFIG. */
@@ -23,22 +23,6 @@ const CONFIG_TIMEOUT_MS = 2_000;
 const IDLE_TIMEOUT_MS = 1_000;
 /** What one queued packet takes of the socket's buffer: two slabs for headers and up to 256 bytes of payload. */
 const BUFFER_BYTES_PER_PACKET = 2_048;
-
-/** `struct nfgenmsg`, include/uapi/linux/netfilter/nfnetlink.h (v6.18); res_id is the queue's number. */
-const header = struct("nfgenmsg", { family: u8, version: u8, resourceId: be16 });
-
-/** `struct nfqnl_msg_config_cmd` and `…_params`, include/uapi/linux/netfilter/nfnetlink_queue.h (v6.18). */
-const command = struct("nfqnl_msg_config_cmd", { command: u8, pad: u8, protocolFamily: be16 });
-const parameters = struct("nfqnl_msg_config_params", { copyRange: be32, copyMode: u8 });
-
-/** `NFQA_CFG_*`, same file. */
-const config = attributes("NFQA_CFG", {
-  command: attr(1, command),
-  parameters: attr(2, parameters),
-  maxPackets: attr(3, be32),
-  mask: attr(4, be32),
-  flags: attr(5, be32),
-});
 
 /** How a queue is to be served. */
 export type QueueOptions = {
@@ -61,14 +45,10 @@ export class QueueSocket implements Disposable {
     this.#socket = new NetlinkSocket(NETLINK_NETFILTER, { receiveTimeoutMs: CONFIG_TIMEOUT_MS });
     try {
       const connection = new NetlinkConnection(this.#socket);
-      const configure = (what: string, value: Parameters<typeof config.encode>[0]) => {
-        const body = header.encode({ family: 0, version: 0, resourceId: queueNumber }, "");
-        connection.request(
-          `NFQUEUE ${queueNumber} ${what}`,
-          CONFIG_MESSAGE,
-          0,
-          concat([body, config.encode(value, "")]),
-        );
+      const configure = (what: string, attributes: ConfigMessage["attributes"]) => {
+        const header = { family: 0, version: 0, resourceId: queueNumber };
+        const body = configMessage.encode({ header, attributes }, "");
+        connection.request(`NFQUEUE ${queueNumber} ${what}`, CONFIG_MESSAGE, 0, body);
       };
       bind(queueNumber, () =>
         configure("bind", { command: { command: NFQNL_CFG_CMD_BIND, pad: 0, protocolFamily: 0 } }),

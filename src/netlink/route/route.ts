@@ -1,248 +1,222 @@
-import { concat } from "#bytes";
-import { AF_INET, AF_INET6, type NetlinkSocket } from "#sys";
-import type { NetlinkConnection } from "../connection.js";
-import { NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE } from "../message.js";
-import { NETLINK_ROUTE, openConnection, subscribe } from "../open.js";
-import {
-  addressAttributes,
-  addressHeader,
-  FR_ACT_GOTO,
-  FR_ACT_NOP,
-  FR_ACT_TO_TBL,
-  linkAttributes,
-  linkHeader,
-  RT_SCOPE_NOWHERE,
-  RT_SCOPE_UNIVERSE,
-  RTM_DELROUTE,
-  RTM_DELRULE,
-  RTM_GETADDR,
-  RTM_GETLINK,
-  RTM_GETROUTE,
-  RTM_GETRULE,
-  RTM_NEWROUTE,
-  RTM_NEWRULE,
-  RTN_UNICAST,
-  routeAttributes,
-  routeHeader,
-  ruleAttributes,
-  ruleHeader,
-} from "./codecs.js";
+import { attr, attributes, i32, message, raw, records, struct, u8, u16, u32, type ValueOf } from "#bytes";
+import { addressBytes, afOf, describeAddress, type Family, familyOf } from "./family.js";
 
-export type Family = 4 | 6;
+export const RTM_NEWROUTE = 24;
+export const RTM_DELROUTE = 25;
+export const RTM_GETROUTE = 26;
 
-/** An entry of `ip rule`; only what we use. */
-export type Rule = {
+const RT_SCOPE_UNIVERSE = 0;
+const RT_SCOPE_LINK = 253;
+const RT_SCOPE_HOST = 254;
+const RT_SCOPE_NOWHERE = 255;
+/** RTNH_F_DEAD, RTNH_F_LINKDOWN: in rtm_flags for the only next hop, in rtnh_flags for one of several. */
+const RTNH_F_UNUSABLE = 0x1 | 0x10;
+const RTM_F_CLONED = 0x200;
+const HEADER_TABLE_LIMIT = 256;
+
+/** `RTN_*`, include/uapi/linux/rtnetlink.h (v6.18). */
+const TYPES = {
+  unicast: 1,
+  local: 2,
+  broadcast: 3,
+  anycast: 4,
+  multicast: 5,
+  blackhole: 6,
+  unreachable: 7,
+  prohibit: 8,
+  throw: 9,
+} as const;
+type RouteType = keyof typeof TYPES | "other";
+const TYPE_NAMES: ReadonlyMap<number, RouteType> = new Map(
+  Object.entries(TYPES).map(([name, number]) => [number, name as RouteType]),
+);
+
+/** `struct rtmsg`, same file. 12 bytes. */
+const routeHeader = struct("rtmsg", {
+  family: u8,
+  destinationLength: u8,
+  sourceLength: u8,
+  tos: u8,
+  table: u8,
+  protocol: u8,
+  scope: u8,
+  type: u8,
+  flags: u32,
+});
+
+/** `struct rtnexthop` behind its length; hops is the weight less one. RTA_VIA: `struct rtvia`, u16 family and address. */
+const nextHopHeader = struct("rtnexthop", { flags: u8, hops: u8, linkIndex: i32 });
+const nextHopAttributes = attributes("RTA", { gateway: attr(5, raw), via: attr(18, raw) });
+const nextHops = records(message(nextHopHeader, nextHopAttributes));
+
+/** `RTA_*`, in the order of the kernel's own dump (fib_dump_info, net/ipv4/fib_semantics.c, v6.18). */
+const routeAttributes = attributes("RTA", {
+  table: attr(15, u32),
+  destination: attr(1, raw),
+  source: attr(2, raw),
+  priority: attr(6, u32),
+  preferredSource: attr(7, raw),
+  nextHopId: attr(30, u32),
+  gateway: attr(5, raw),
+  via: attr(18, raw),
+  outputInterface: attr(4, u32),
+  multipath: attr(9, nextHops),
+});
+export const routeMessage = message(routeHeader, routeAttributes);
+
+/** Where a route leads: a gateway, a link, or a gateway on a link. */
+export type NextHop = {
+  /** Address bytes, 4 or 16; an IPv4 route may have an IPv6 gateway. null: the destination is on the link. */
+  readonly gateway: Uint8Array | null;
+  /** Interface index; 0 lets the kernel find it from the gateway. */
+  readonly linkIndex: number;
+  /** 1…256, share among the next hops of a route. */
+  readonly weight: number;
+  /** The kernel does not use it: its link is down or has no carrier. Ignored when sent. */
+  readonly isUnusable: boolean;
+};
+
+/** A route. */
+export type Route = {
   readonly family: Family;
-  readonly priority: number;
-  readonly fwmark: number | null;
-  /** Mask of the mark, 0xffffffff = the whole. */
-  readonly fwmask: number;
-  readonly action: "table" | "goto" | "nop" | "other";
-  /** Routing table of action `table`. */
   readonly table: number;
-  /** Priority to go on at, of action `goto`. */
-  readonly goto: number | null;
   /** Routing protocol number: who made it. */
   readonly protocol: number;
-};
-
-/** A default route `via` a gateway in a table. */
-export type DefaultRoute = {
-  readonly family: Family;
-  readonly table: number;
-  readonly protocol: number;
-  /** Address bytes, 4 or 16. */
-  readonly gateway: Uint8Array;
-};
-
-/** A route as the kernel lists it. */
-export type ListedRoute = Omit<DefaultRoute, "gateway"> & {
-  readonly gateway: Uint8Array | null;
+  readonly type: RouteType;
+  /** Address bytes, 4 or 16; all zero for a default route. */
+  readonly destination: Uint8Array;
+  /** Prefix length, 0…32 or 0…128. */
   readonly destinationLength: number;
+  /** Lower is preferred. 0 lets the kernel choose: it takes 0 for IPv4 and 1024 for IPv6. */
   readonly metric: number;
+  /** Type of service the route is for; part of its identity. */
+  readonly tos: number;
+  /** Several for a multipath route, none for `blackhole` and its like. */
+  readonly nextHops: readonly NextHop[];
 };
 
-export type Link = { readonly index: number; readonly name: string; readonly isUp: boolean };
-export type LocalAddress = { readonly family: Family; readonly index: number; readonly address: Uint8Array };
-
-/** RTNLGRP_*: rules, routes, links and addresses of both families. */
-const RTNLGRP_LINK = 1;
-const RTNLGRP_IPV4_IFADDR = 5;
-const RTNLGRP_IPV4_ROUTE = 7;
-const RTNLGRP_IPV4_RULE = 8;
-const RTNLGRP_IPV6_IFADDR = 9;
-const RTNLGRP_IPV6_ROUTE = 11;
-const RTNLGRP_IPV6_RULE = 19;
-const GROUPS = [
-  RTNLGRP_LINK,
-  RTNLGRP_IPV4_IFADDR,
-  RTNLGRP_IPV4_ROUTE,
-  RTNLGRP_IPV4_RULE,
-  RTNLGRP_IPV6_IFADDR,
-  RTNLGRP_IPV6_ROUTE,
-  RTNLGRP_IPV6_RULE,
-];
-const IFF_UP = 1;
-const MAIN_TABLE_LIMIT = 256;
-
-const afOf = (family: Family) => (family === 4 ? AF_INET : AF_INET6);
-const familyOf = (af: number): Family => (af === AF_INET ? 4 : 6);
-
-/** rtnetlink of the network namespace it was opened in; synchronous. */
-export class RouteConnection implements Disposable {
-  readonly #connection: NetlinkConnection;
-  readonly #socket: NetlinkSocket;
-
-  constructor() {
-    const { connection, socket } = openConnection(NETLINK_ROUTE);
-    this.#connection = connection;
-    this.#socket = socket;
-  }
-
-  /** All rules of a family, in the kernel's order. */
-  rules(family: Family): readonly Rule[] {
-    const body = ruleHeader.encode({ ...ruleDefaults(family), action: 0 }, "");
-    return this.#connection.dump("RTM_GETRULE", RTM_GETRULE, body).map(({ body: reply }) => {
-      const header = ruleHeader.decode(reply, "");
-      const found = ruleAttributes.decode(reply.subarray(ruleHeader.size), "fib_rule_hdr");
-      return {
-        family,
-        priority: found.priority ?? 0,
-        fwmark: found.fwmark ?? null,
-        fwmask: found.fwmask ?? 0xffffffff,
-        action:
-          header.action === FR_ACT_TO_TBL
-            ? "table"
-            : header.action === FR_ACT_GOTO
-              ? "goto"
-              : header.action === FR_ACT_NOP
-                ? "nop"
-                : "other",
-        table: found.table ?? header.table,
-        goto: found.goto ?? null,
-        protocol: found.protocol ?? 0,
-      };
-    });
-  }
-
-  /** @throws {NetlinkError} EEXIST: an equal rule of that priority is there */
-  addRule(rule: Rule): void {
-    this.#connection.request(
-      `RTM_NEWRULE ${describeRule(rule)}`,
-      RTM_NEWRULE,
-      NLM_F_CREATE | NLM_F_EXCL,
-      ruleBody(rule),
-    );
-  }
-
-  /** @throws {NetlinkError} ENOENT: there is no such rule */
-  deleteRule(rule: Rule): void {
-    this.#connection.request(`RTM_DELRULE ${describeRule(rule)}`, RTM_DELRULE, 0, ruleBody(rule));
-  }
-
-  /** The routes of one family that a routing protocol number marks; the kernel filters where it can. */
-  routes(family: Family, protocol: number): readonly ListedRoute[] {
-    const header = { ...routeDefaults(family), protocol, type: 0 };
-    const routes = this.#connection.dump("RTM_GETROUTE", RTM_GETROUTE, routeHeader.encode(header, ""));
-    return routes.flatMap(({ body }) => {
-      const found = routeHeader.decode(body, "");
-      if (found.protocol !== protocol || found.family !== afOf(family)) return [];
-      const attributes = routeAttributes.decode(body.subarray(routeHeader.size), "rtmsg");
-      return [
-        {
-          family,
-          table: attributes.table ?? found.table,
-          protocol: found.protocol,
-          gateway: attributes.gateway ?? null,
-          destinationLength: found.destinationLength,
-          metric: attributes.priority ?? 0,
-        },
-      ];
-    });
-  }
-
-  /** Adds the default route of a table, or changes its gateway in one step. @throws {NetlinkError} gateway unreachable … */
-  replaceRoute(route: DefaultRoute): void {
-    const flags = NLM_F_CREATE | NLM_F_REPLACE;
-    this.#connection.request(
-      `RTM_NEWROUTE ${describeRoute(route)}`,
-      RTM_NEWROUTE,
-      flags,
-      routeBody(route, RT_SCOPE_UNIVERSE),
-    );
-  }
-
-  /** @throws {NetlinkError} ESRCH: there is no such route */
-  deleteRoute(route: ListedRoute): void {
-    const body = routeBody(route, RT_SCOPE_NOWHERE);
-    this.#connection.request(`RTM_DELROUTE ${describeRoute(route)}`, RTM_DELROUTE, 0, body);
-  }
-
-  links(): readonly Link[] {
-    const body = linkHeader.encode({ family: 0, pad: 0, type: 0, index: 0, flags: 0, change: 0 }, "");
-    return this.#connection.dump("RTM_GETLINK", RTM_GETLINK, body).map(({ body: reply }) => {
-      const { index, flags } = linkHeader.decode(reply, "");
-      const { name } = linkAttributes.decode(reply.subarray(linkHeader.size), "ifinfomsg");
-      return { index, name: name ?? "", isUp: (flags & IFF_UP) !== 0 };
-    });
-  }
-
-  /** The host's own addresses. */
-  addresses(): readonly LocalAddress[] {
-    const body = addressHeader.encode({ family: 0, prefixLength: 0, flags: 0, scope: 0, index: 0 }, "");
-    return this.#connection.dump("RTM_GETADDR", RTM_GETADDR, body).flatMap(({ body: reply }) => {
-      const { family, index } = addressHeader.decode(reply, "");
-      const found = addressAttributes.decode(reply.subarray(addressHeader.size), "ifaddrmsg");
-      const address = found.local ?? found.address;
-      return address === undefined ? [] : [{ family: familyOf(family), index, address }];
-    });
-  }
-
-  [Symbol.dispose](): void {
-    this.#socket[Symbol.dispose]();
-  }
-}
-
-/** Calls `onChange` when a rule, route, link or address changed, or changes may have been missed. */
-export function watchRoutes(onChange: () => void): () => void {
-  return subscribe(NETLINK_ROUTE, GROUPS, onChange, onChange);
-}
-
-function ruleDefaults(family: Family) {
+/** A route to everything by one gateway. `gateway` has 4 or 16 bytes, which is the route's family. */
+export function defaultRoute(table: number, gateway: Uint8Array, protocol: number): Route {
   return {
-    family: afOf(family),
+    family: gateway.length === 4 ? 4 : 6,
+    table,
+    protocol,
+    type: "unicast",
+    destination: new Uint8Array(gateway.length),
     destinationLength: 0,
-    sourceLength: 0,
+    metric: 0,
     tos: 0,
-    table: 0,
-    res1: 0,
-    res2: 0,
-    action: FR_ACT_TO_TBL,
-    flags: 0,
+    nextHops: [{ gateway, linkIndex: 0, weight: 1, isUnusable: false }],
   };
 }
 
-function ruleBody({ family, priority, fwmark, fwmask, action, table, goto: target, protocol }: Rule): Uint8Array {
-  const number = action === "table" ? FR_ACT_TO_TBL : action === "goto" ? FR_ACT_GOTO : FR_ACT_NOP;
-  const header = ruleHeader.encode(
-    { ...ruleDefaults(family), table: table < MAIN_TABLE_LIMIT ? table : 0, action: number },
-    "",
-  );
-  const attributes = ruleAttributes.encode(
-    {
-      goto: target ?? undefined,
-      priority,
-      fwmark: fwmark ?? undefined,
-      table: action === "table" ? table : undefined,
-      fwmask: fwmark === null ? undefined : fwmask,
-      protocol,
-    },
-    "fib_rule_hdr",
-  );
-  return concat([header, attributes]);
+/** The route in a message's body, or null when it is of another family or a cached one. @throws {DecodeError} */
+export function decodeRoute(body: Uint8Array): Route | null {
+  const { header, attributes: found } = routeMessage.decode(body, "");
+  const family = familyOf(header.family);
+  if (family === null || (header.flags & RTM_F_CLONED) !== 0) return null;
+  return {
+    family,
+    table: found.table ?? header.table,
+    protocol: header.protocol,
+    type: TYPE_NAMES.get(header.type) ?? "other",
+    destination: found.destination ?? new Uint8Array(addressBytes(family)),
+    destinationLength: header.destinationLength,
+    metric: found.priority ?? 0,
+    tos: header.tos,
+    nextHops: nextHopsOf(header.flags, found),
+  };
 }
 
-function routeDefaults(family: Family) {
+function nextHopsOf(flags: number, found: ValueOf<typeof routeAttributes>): readonly NextHop[] {
+  if (found.multipath !== undefined) {
+    return found.multipath.map(({ header, attributes: { gateway, via } }) => ({
+      gateway: gateway ?? addressOfVia(via),
+      linkIndex: header.linkIndex,
+      weight: header.hops + 1,
+      isUnusable: (header.flags & RTNH_F_UNUSABLE) !== 0,
+    }));
+  }
+  const gateway = found.gateway ?? addressOfVia(found.via);
+  const linkIndex = found.outputInterface ?? 0;
+  if (gateway === null && linkIndex === 0) return [];
+  return [{ gateway, linkIndex, weight: 1, isUnusable: (flags & RTNH_F_UNUSABLE) !== 0 }];
+}
+
+function addressOfVia(via: Uint8Array | undefined): Uint8Array | null {
+  return via === undefined ? null : via.subarray(u16.size);
+}
+
+/** Body of RTM_NEWROUTE. */
+export function encodeRoute(route: Route): Uint8Array {
+  return routeBody(route, scopeOf(route));
+}
+
+/** Body of RTM_DELROUTE: names everything we know of the route, and any scope. */
+export function encodeRouteDeletion(route: Route): Uint8Array {
+  return routeBody(route, RT_SCOPE_NOWHERE);
+}
+
+/** As iproute2 chooses it: what is on the link has scope link, what is the host's own scope host. */
+function scopeOf({ type, nextHops: hops }: Route): number {
+  if (type === "local") return RT_SCOPE_HOST;
+  if (type !== "unicast" || hops.length === 0) return RT_SCOPE_UNIVERSE;
+  return hops.every(({ gateway }) => gateway === null) ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE;
+}
+
+function routeBody(route: Route, scope: number): Uint8Array {
+  const { family, table, protocol, type, destination, destinationLength, metric, tos, nextHops: hops } = route;
+  if (type === "other") throw new RangeError("route.type: of a kind that is not known here");
+  const [only] = hops;
+  const path =
+    hops.length > 1
+      ? { multipath: hops.map((hop) => encodeNextHop(family, hop)) }
+      : only === undefined
+        ? {}
+        : { outputInterface: only.linkIndex === 0 ? undefined : only.linkIndex, ...gatewayAttribute(family, only) };
+  return routeMessage.encode(
+    {
+      header: {
+        ...emptyHeader(family),
+        destinationLength,
+        tos,
+        table: table < HEADER_TABLE_LIMIT ? table : 0,
+        protocol,
+        scope,
+        type: TYPES[type],
+      },
+      attributes: {
+        destination: destinationLength === 0 ? undefined : destination,
+        ...path,
+        priority: metric === 0 ? undefined : metric,
+        table,
+      },
+    },
+    "",
+  );
+}
+
+function encodeNextHop(family: Family, hop: NextHop) {
+  const header = { flags: 0, hops: hop.weight - 1, linkIndex: hop.linkIndex };
+  return { header, attributes: gatewayAttribute(family, hop) };
+}
+
+/** RTA_GATEWAY, or RTA_VIA for a gateway of the other family. */
+function gatewayAttribute(family: Family, { gateway }: NextHop) {
+  if (gateway === null) return {};
+  if (gateway.length === addressBytes(family)) return { gateway };
+  const via = new Uint8Array(u16.size + gateway.length);
+  via.set(u16.encode(afOf(gateway.length === 4 ? 4 : 6), "rtvia.family"));
+  via.set(gateway, u16.size);
+  return { via };
+}
+
+/** Body of RTM_GETROUTE: the routes of a family; a protocol other than 0 lets the kernel filter. */
+export function routeQuery(family: Family, protocol: number): Uint8Array {
+  return routeMessage.encode({ header: { ...emptyHeader(family), protocol }, attributes: {} }, "");
+}
+
+function emptyHeader(family: Family) {
   return {
     family: afOf(family),
     destinationLength: 0,
@@ -251,35 +225,16 @@ function routeDefaults(family: Family) {
     table: 0,
     protocol: 0,
     scope: 0,
-    type: RTN_UNICAST,
+    type: 0,
     flags: 0,
   };
 }
 
-function routeBody(
-  { family, table, protocol, gateway }: Omit<DefaultRoute, "gateway"> & { readonly gateway: Uint8Array | null },
-  scope: number,
-): Uint8Array {
-  const header = { ...routeDefaults(family), table: table < MAIN_TABLE_LIMIT ? table : 0, protocol, scope };
-  return concat([
-    routeHeader.encode(header, ""),
-    routeAttributes.encode({ gateway: gateway ?? undefined, table }, "rtmsg"),
-  ]);
-}
-
-function describeRule({ family, priority, fwmark, action, table, goto: target }: Rule): string {
-  const match = fwmark === null ? "all" : `fwmark ${fwmark}`;
-  return `IPv${family} ${priority}: ${match} ${action}${action === "table" ? ` ${table}` : target === null ? "" : ` ${target}`}`;
-}
-
-function describeRoute({
-  family,
-  table,
-  gateway,
-}: {
-  family: Family;
-  table: number;
-  gateway: Uint8Array | null;
-}): string {
-  return `IPv${family} table ${table} via ${gateway === null ? "-" : family === 4 ? gateway.join(".") : Buffer.from(gateway).toString("hex")}`;
+/** The route in a line, for messages. */
+export function describeRoute({ family, table, destination, destinationLength, nextHops: hops, type }: Route): string {
+  const to = destinationLength === 0 ? "default" : `${describeAddress(destination)}/${destinationLength}`;
+  const via = hops.map(({ gateway, linkIndex }) =>
+    gateway === null ? ` link ${linkIndex}` : ` via ${describeAddress(gateway)}`,
+  );
+  return `IPv${family} table ${table} ${type === "unicast" ? "" : `${type} `}${to}${via.join("")}`;
 }

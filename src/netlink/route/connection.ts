@@ -1,0 +1,162 @@
+import type { DatagramSocket } from "#sys";
+import { NetlinkConnection } from "../connection.js";
+import { NetlinkError } from "../error.js";
+import { NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE } from "../message.js";
+import { NETLINK_ROUTE, openNetlink } from "../open.js";
+import { addressQuery, decodeAddress, type LocalAddress, RTM_GETADDR } from "./address.js";
+import type { Family } from "./family.js";
+import { decodeLink, type Link, linkQuery, RTM_GETLINK } from "./link.js";
+import {
+  decodeNeighbor,
+  describeNeighbor,
+  encodeNeighbor,
+  encodeNeighborDeletion,
+  type Neighbor,
+  type NeighborKey,
+  NeighborState,
+  NTF_USE,
+  neighborQuery,
+  RTM_DELNEIGH,
+  RTM_GETNEIGH,
+  RTM_NEWNEIGH,
+} from "./neighbor.js";
+import {
+  decodeRoute,
+  describeRoute,
+  encodeRoute,
+  encodeRouteDeletion,
+  type Route,
+  RTM_DELROUTE,
+  RTM_GETROUTE,
+  RTM_NEWROUTE,
+  routeQuery,
+} from "./route.js";
+import {
+  decodeRule,
+  describeRule,
+  encodeRule,
+  RTM_DELRULE,
+  RTM_GETRULE,
+  RTM_NEWRULE,
+  type Rule,
+  ruleQuery,
+} from "./rule.js";
+
+/** rtnetlink of the network namespace it was opened in; synchronous. Dumps are consistent, or asked for again. */
+export class RouteConnection implements Disposable {
+  readonly #connection: NetlinkConnection;
+  readonly #socket: DatagramSocket;
+
+  /** @param socket is closed with the connection */
+  constructor(socket: DatagramSocket = openNetlink(NETLINK_ROUTE)) {
+    this.#connection = new NetlinkConnection(socket);
+    this.#socket = socket;
+  }
+
+  /** All rules of a family, in the order in which the kernel walks them. */
+  rules(family: Family): readonly Rule[] {
+    return this.#dump("RTM_GETRULE", RTM_GETRULE, ruleQuery(family), decodeRule);
+  }
+
+  /** @throws {NetlinkError} EEXIST: an equal rule of that priority is there; {RangeError} its action is `other` */
+  addRule(rule: Rule): void {
+    if (rule.action === "other") throw new RangeError("rule.action: of a kind that is not known here");
+    const operation = `RTM_NEWRULE ${describeRule(rule)}`;
+    this.#connection.request(operation, RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, encodeRule(rule));
+  }
+
+  /** @throws {NetlinkError} ENOENT: there is no such rule */
+  deleteRule(rule: Rule): void {
+    this.#connection.request(`RTM_DELRULE ${describeRule(rule)}`, RTM_DELRULE, 0, encodeRule(rule));
+  }
+
+  /** The routes of one family, of all tables; `protocol` other than 0: only those that it marks. */
+  routes(family: Family, protocol = 0): readonly Route[] {
+    const routes = this.#dump("RTM_GETROUTE", RTM_GETROUTE, routeQuery(family, protocol), decodeRoute);
+    return routes.filter((route) => protocol === 0 || route.protocol === protocol); // old kernels do not filter
+  }
+
+  /**
+   * Adds a route. On IPv6 one more gateway beside another is a multipath route, not an error.
+   * @throws {NetlinkError} EEXIST: the destination with that metric is there; ENETUNREACH, EHOSTUNREACH, EINVAL: the gateway
+   */
+  addRoute(route: Route): void {
+    const operation = `RTM_NEWROUTE ${describeRoute(route)}`;
+    this.#connection.request(operation, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, encodeRoute(route));
+  }
+
+  /**
+   * Adds a route, or changes where the one with the same table, destination, type of service and metric leads, in one
+   * step. @throws {NetlinkError} ENETUNREACH and the like: the gateway
+   */
+  replaceRoute(route: Route): void {
+    const operation = `RTM_NEWROUTE ${describeRoute(route)}`;
+    this.#connection.request(operation, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, encodeRoute(route));
+  }
+
+  /** @throws {NetlinkError} ESRCH: there is no such route */
+  deleteRoute(route: Route): void {
+    this.#connection.request(`RTM_DELROUTE ${describeRoute(route)}`, RTM_DELROUTE, 0, encodeRouteDeletion(route));
+  }
+
+  links(): readonly Link[] {
+    return this.#dump("RTM_GETLINK", RTM_GETLINK, linkQuery(), decodeLink);
+  }
+
+  /** The host's own addresses, of both families. */
+  addresses(): readonly LocalAddress[] {
+    return this.#dump("RTM_GETADDR", RTM_GETADDR, addressQuery(), decodeAddress);
+  }
+
+  /** The neighbor entries of a family; `linkIndex` other than 0: of that link only. */
+  neighbors(family: Family, linkIndex = 0): readonly Neighbor[] {
+    const neighbors = this.#dump("RTM_GETNEIGH", RTM_GETNEIGH, neighborQuery(family, linkIndex), decodeNeighbor);
+    return neighbors.filter((neighbor) => linkIndex === 0 || neighbor.linkIndex === linkIndex);
+  }
+
+  /** Adds a neighbor entry. @throws {NetlinkError} EEXIST; ENODEV: there is no such link; EINVAL: its state needs a link-layer address */
+  addNeighbor(neighbor: Neighbor): void {
+    const operation = `RTM_NEWNEIGH ${describeNeighbor(neighbor)}`;
+    this.#connection.request(operation, RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_EXCL, encodeNeighbor(neighbor));
+  }
+
+  /** Adds a neighbor entry, or changes the one that is there; `ip neigh replace`. @throws {NetlinkError} ENODEV, EINVAL */
+  replaceNeighbor(neighbor: Neighbor): void {
+    const operation = `RTM_NEWNEIGH ${describeNeighbor(neighbor)}`;
+    this.#connection.request(operation, RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, encodeNeighbor(neighbor));
+  }
+
+  /** @throws {NetlinkError} ENOENT: there is no such entry */
+  deleteNeighbor(key: NeighborKey): void {
+    const operation = `RTM_DELNEIGH ${describeNeighbor(key)}`;
+    this.#connection.request(operation, RTM_DELNEIGH, 0, encodeNeighborDeletion(key));
+  }
+
+  /**
+   * Has the kernel find out now whether a neighbor answers. One whose link-layer address is known is asked there
+   * (`ip neigh change … nud probe`) and keeps carrying packets meanwhile; one that is unknown or failed is resolved
+   * (`ip neigh replace … use`). The outcome comes as a change of the entry's state.
+   * @throws {NetlinkError} ENODEV: there is no such link
+   */
+  probeNeighbor(key: NeighborKey): void {
+    const entry = { ...key, linkLayerAddress: null, protocol: 0 };
+    const probe = { ...entry, state: NeighborState.probe, flags: 0 };
+    const operation = `RTM_NEWNEIGH probe ${describeNeighbor(key)}`;
+    try {
+      this.#connection.request(operation, RTM_NEWNEIGH, NLM_F_REPLACE, encodeNeighbor(probe));
+    } catch (error) {
+      // ENOENT: no entry; EINVAL: an entry without a valid link-layer address (neigh_add, __neigh_update; v6.18)
+      if (!(error instanceof NetlinkError) || !["ENOENT", "EINVAL"].includes(error.errno)) throw error;
+      const use = { ...entry, state: NeighborState.none, flags: NTF_USE };
+      this.#connection.request(operation, RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, encodeNeighbor(use));
+    }
+  }
+
+  #dump<T>(operation: string, type: number, query: Uint8Array, decode: (body: Uint8Array) => T | null): readonly T[] {
+    return this.#connection.dump(operation, type, query).flatMap(({ body }) => decode(body) ?? []);
+  }
+
+  [Symbol.dispose](): void {
+    this.#socket[Symbol.dispose]();
+  }
+}

@@ -1,0 +1,71 @@
+import { attr, attributes, i32, message, raw, struct, text, u8, u16, u32 } from "#bytes";
+
+export const RTM_NEWLINK = 16;
+export const RTM_DELLINK = 17;
+export const RTM_GETLINK = 18;
+
+const AF_UNSPEC = 0;
+const IFF_UP = 0x1;
+const IFF_LOWER_UP = 0x10000;
+const RTEXT_FILTER_SKIP_STATS = 8;
+
+/** IF_OPER_*, RFC 2863 ifOperStatus; include/uapi/linux/if.h (v6.18). By number. */
+const OPERATIONAL_STATES = ["unknown", "notPresent", "down", "lowerLayerDown", "testing", "dormant", "up"] as const;
+
+/** `struct ifinfomsg`, include/uapi/linux/rtnetlink.h (v6.18). 16 bytes. */
+const linkHeader = struct("ifinfomsg", { family: u8, pad: u8, type: u16, index: i32, flags: u32, change: u32 });
+
+/** `IFLA_*`, include/uapi/linux/if_link.h (v6.18). */
+const linkAttributes = attributes("IFLA", {
+  address: attr(1, raw),
+  name: attr(3, text),
+  mtu: attr(4, u32),
+  operationalState: attr(16, u8),
+  extensionMask: attr(29, u32),
+});
+export const linkMessage = message(linkHeader, linkAttributes);
+
+/** A network interface. */
+export type Link = {
+  readonly index: number;
+  readonly name: string;
+  /** Set up by the administrator (IFF_UP). */
+  readonly isUp: boolean;
+  /** The layer below is there: cable, peer, lower device (IFF_LOWER_UP). */
+  readonly hasCarrier: boolean;
+  /** `unknown` also for devices that never tell, as loopback and tun. */
+  readonly operationalState: (typeof OPERATIONAL_STATES)[number];
+  /** Link-layer address, 6 bytes on Ethernet; empty where there is none. */
+  readonly linkLayerAddress: Uint8Array;
+  /** Largest packet in bytes. */
+  readonly mtuBytes: number;
+};
+
+/**
+ * The link in a message's body, or null when the message is another family's view of it: a bridge that tells of a port
+ * uses RTM_NEWLINK and RTM_DELLINK too, and the link lives on. @throws {DecodeError}
+ */
+export function decodeLink(body: Uint8Array): Link | null {
+  const { header, attributes: found } = linkMessage.decode(body, "");
+  if (header.family !== AF_UNSPEC) return null;
+  return {
+    index: header.index,
+    name: found.name ?? "",
+    isUp: (header.flags & IFF_UP) !== 0,
+    hasCarrier: (header.flags & IFF_LOWER_UP) !== 0,
+    operationalState: OPERATIONAL_STATES[found.operationalState ?? 0] ?? "unknown",
+    linkLayerAddress: found.address ?? new Uint8Array(0),
+    mtuBytes: found.mtu ?? 0,
+  };
+}
+
+/** Body of RTM_GETLINK: all links, without their counters. */
+export function linkQuery(): Uint8Array {
+  return linkMessage.encode(
+    {
+      header: { family: AF_UNSPEC, pad: 0, type: 0, index: 0, flags: 0, change: 0 },
+      attributes: { extensionMask: RTEXT_FILTER_SKIP_STATS },
+    },
+    "",
+  );
+}
