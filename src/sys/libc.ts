@@ -86,9 +86,13 @@ export function viewAt(address: number, length: number): ArrayBuffer {
 }
 
 /**
- * Calls `onReadable` on the main thread's event loop whenever `fd` can be read, until the result is called. What the
- * callback throws goes to `onError`: an exception must never leave a poll callback (it would abort the process later).
- * The watch keeps the process alive unless `isBackground`. Never use it in a worker thread.
+ * Calls `onReadable` on the main thread's event loop whenever `fd` can be read or has an error to tell, until the result
+ * is called. What the callback throws goes to `onError`: an exception must never leave a poll callback (it would abort
+ * the process later). The watch keeps the process alive unless `isBackground`. Never use it in a worker thread.
+ *
+ * libuv ends a watch when the descriptor has an error, such as ENOBUFS of a netlink socket (uv__poll_io,
+ * src/unix/poll.c, v1.46). `onReadable` takes the error by receiving, and the watch goes on; if it throws then, the
+ * watch is over.
  */
 export function watchReadable(
   fd: number,
@@ -96,15 +100,23 @@ export function watchReadable(
   onError: (error: unknown) => void,
   { isBackground = false } = {},
 ): () => void {
-  const handle = koffi.node.poll(fd, { readable: true }, () => {
+  const events = { readable: true };
+  let isOpen = true;
+  // koffi declares the callback as (events); it calls it as (status, events), with a negative errno as status.
+  const callback = (status: unknown) => {
     try {
       onReadable();
+      if (isOpen && typeof status === "number" && status < 0) handle.start(events, callback);
     } catch (error) {
       onError(error);
     }
-  });
+  };
+  const handle = koffi.node.poll(fd, events, callback);
   if (isBackground) handle.unref();
-  return () => handle.close();
+  return () => {
+    isOpen = false;
+    handle.close();
+  };
 }
 
 /** Lets the thread sleep for about `us` microseconds (plus its timer slack, 50 us by default); usleep(3). Allocates nothing. */
