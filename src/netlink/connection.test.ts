@@ -1,6 +1,10 @@
 import { expect, test } from "vitest";
 import { bytesOf, fakeKernel } from "../../test/fakes/fake-kernel.js";
+import { MemoryKernel } from "../../test/fakes/memory-kernel.js";
 import { NetlinkConnection } from "./connection.js";
+import { RouteConnection } from "./route/connection.js";
+import { defaultRoute } from "./route/route.js";
+import type { Rule } from "./route/rule.js";
 
 // Framing is tested with literal bytes only: an encoder and a decoder of one hand would excuse each other.
 // Sequence numbers of a fresh connection begin at 1; port id 0x2a.
@@ -109,4 +113,78 @@ test("a batch names the first request that was refused", () => {
   expect(() => new NetlinkConnection(kernel).batch(frame, requests, frame)).toThrowError(
     expect.objectContaining({ operation: "second", errno: "ENOENT" }),
   );
+});
+
+test("what a dump gave is the caller's: the next receive does not change it", () => {
+  const kernel = fakeKernel((_request, n) => {
+    const sequence = `0${n + 1}000000`;
+    return [
+      bytesOf(entry("0200", sequence, `0${n}0${n}0${n}0${n}`) + DONE_1.replace("0200 01000000", `0200 ${sequence}`)),
+    ];
+  });
+  const connection = new NetlinkConnection(kernel);
+  const [first] = connection.dump("x", 34, body);
+  connection.dump("x", 34, body);
+  expect(Buffer.from(first!.body).toString("hex")).toBe("00000000");
+});
+
+test("a dump that ends with an error and the kernel's text tells both", () => {
+  // NLMSG_DONE with NETLINK_EXT_ACK: int error, then NLMSGERR_ATTR_MSG; synthetic, as netlink_dump_done lays it out
+  const done = "24000000 0300 0202 01000000 2a000000 eaffffff 0f00 0100 62616420746578742e0a00 00";
+  const connection = new NetlinkConnection(fakeKernel(() => [bytesOf(done)]));
+  expect(() => connection.dump("RTM_GETROUTE", 26, body)).toThrow(/RTM_GETROUTE: EINVAL \(bad text\.\n\)/);
+});
+
+test("after an overrun the next request gets its own answer", () => {
+  const kernel = fakeKernel((_request, n) =>
+    n === 0 ? ["overrun", bytesOf(ACK_1)] : [bytesOf(ACK_1.replace("0001 01000000", "0001 02000000"))],
+  );
+  const connection = new NetlinkConnection(kernel);
+  expect(() => connection.request("x", 32, 0, body)).toThrow(/ENOBUFS/);
+  expect(() => connection.request("x", 32, 0, body)).not.toThrow();
+});
+
+test("an acknowledgement that is cut off is ERR_DECODE, not a success", () => {
+  const short = "12000000 0200 0000 01000000 2a000000 0000 0000";
+  const connection = new NetlinkConnection(fakeKernel(() => [bytesOf(short)]));
+  expect(() => connection.request("x", 32, 0, body)).toThrowError(expect.objectContaining({ code: "ERR_DECODE" }));
+});
+
+/** A kernel in which `change` is called between the datagrams of dumps, `times` times. */
+function changingKernel(change: (other: RouteConnection, n: number) => void, times: number) {
+  const kernel = new MemoryKernel();
+  const other = new RouteConnection(kernel.open());
+  let changes = 0;
+  kernel.betweenDatagrams = () => {
+    if (changes++ < times) change(other, changes);
+  };
+  return new RouteConnection(kernel.open());
+}
+
+test("a dump during which routes change is asked for again, since the kernel says so", () => {
+  const gateway = new Uint8Array([10, 1, 0, 9]);
+  const at = (table: number) => defaultRoute(table, gateway, 90);
+  const route = changingKernel((other, n) => other.deleteRoute(at(n)), 3);
+  for (let table = 1; table <= 20; table++) route.addRoute(at(table));
+  expect(route.routes(4).map(({ table }) => table)).toEqual(Array.from({ length: 17 }, (_, i) => i + 4));
+});
+
+test("a dump during which rules change is repeated until two agree: the kernel does not say so", () => {
+  const any = {
+    family: 4,
+    priority: 20,
+    fwmask: 0xffffffff,
+    action: "table",
+    table: 1,
+    goto: null,
+    protocol: 90,
+  } as const;
+  const rule = (fwmark: number): Rule => ({ ...any, fwmark });
+  const marks = (route: RouteConnection) => route.rules(4).map(({ fwmark }) => fwmark);
+  const fewTimes = changingKernel((other, n) => other.deleteRule(rule(n)), 3);
+  for (let fwmark = 1; fwmark <= 20; fwmark++) fewTimes.addRule(rule(fwmark));
+  expect(marks(fewTimes)).toEqual(Array.from({ length: 17 }, (_, i) => i + 4));
+  const always = changingKernel((other, n) => other.addRule({ ...rule(1_000 + n), priority: 30 }), 1_000);
+  for (let fwmark = 1; fwmark <= 20; fwmark++) always.addRule(rule(fwmark));
+  expect(marks(always).slice(0, 20)).toEqual(Array.from({ length: 20 }, (_, i) => i + 1));
 });

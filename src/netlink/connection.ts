@@ -27,6 +27,9 @@ export type Request = {
   readonly operation: string;
 };
 
+/** `datagrams`: how many were received before the one with the end. */
+type Dump = { readonly messages: readonly Message[]; readonly datagrams: number };
+
 /**
  * Requests and their answers over one netlink socket, synchronous: the kernel works a request off inside the send, so
  * the answer is there when it returns. Not to be used from two threads. The owner closes the socket.
@@ -88,9 +91,28 @@ export class NetlinkConnection {
    * @throws {NetlinkError} refused, or EINTR when it never came out consistent
    */
   dump(operation: string, type: number, body: Uint8Array): readonly Message[] {
+    return this.#consistentDump(operation, type, body).messages;
+  }
+
+  /**
+   * The same for a dump whose consistency the kernel does not check: it goes on by index and leaves out an object that
+   * was there all the time when one in front of it goes between two datagrams. One of several datagrams is repeated until
+   * two in a row are equal. After ten the last is given: then changes go on and on, and their events will tell.
+   */
+  uncheckedDump(operation: string, type: number, body: Uint8Array): readonly Message[] {
+    let dump = this.#consistentDump(operation, type, body);
+    for (let attempt = 1; attempt < DUMP_ATTEMPTS && dump.datagrams > 1; attempt++) {
+      const before = dump;
+      dump = this.#consistentDump(operation, type, body);
+      if (isEqual(before, dump)) break;
+    }
+    return dump.messages;
+  }
+
+  #consistentDump(operation: string, type: number, body: Uint8Array): Dump {
     for (let attempt = 0; attempt < DUMP_ATTEMPTS; attempt++) {
-      const messages = this.#dumpOnce(operation, type, body);
-      if (messages !== null) return messages;
+      const dump = this.#dumpOnce(operation, type, body);
+      if (dump !== null) return dump;
     }
     throw new NetlinkError(operation, "EINTR", `dump interrupted ${DUMP_ATTEMPTS} times`);
   }
@@ -114,18 +136,19 @@ export class NetlinkConnection {
     }
   }
 
-  #dumpOnce(operation: string, type: number, body: Uint8Array): readonly Message[] | null {
+  /** null: the kernel called it inconsistent. */
+  #dumpOnce(operation: string, type: number, body: Uint8Array): Dump | null {
     const sequence = ++this.#sequence;
     this.#socket.send(encodeMessage(type, NLM_F_REQUEST | NLM_F_DUMP, sequence, body));
     const messages: Message[] = [];
     let isConsistent = true;
-    for (;;) {
+    for (let datagrams = 0; ; datagrams++) {
       for (const message of this.#receive(operation)) {
         if (message.sequence !== sequence) continue;
         if ((message.flags & NLM_F_DUMP_INTR) !== 0) isConsistent = false;
         if (message.type === NLMSG_ERROR || message.type === NLMSG_DONE) {
           throwIfRefused(operation, message);
-          return isConsistent ? messages : null;
+          return isConsistent ? { messages, datagrams } : null;
         }
         messages.push({ ...message, body: message.body.slice() });
       }
@@ -138,6 +161,13 @@ export class NetlinkConnection {
     if (length > this.#buffer.length) throw new NetlinkError(operation, "EMSGSIZE", `answer of ${length} bytes`);
     return splitMessages(this.#buffer.subarray(0, length));
   }
+}
+
+function isEqual(a: Dump, b: Dump): boolean {
+  return (
+    a.messages.length === b.messages.length &&
+    a.messages.every(({ body }, i) => Buffer.compare(body, b.messages[i]!.body) === 0)
+  );
 }
 
 function throwIfRefused(operation: string, message: Message): void {

@@ -1,8 +1,9 @@
 // Bytes made by ip, nft, libnetfilter_queue and the kernel (scripts/netlink-vectors.mjs), and the laws of every codec.
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import { expect, test } from "vitest";
 import { type Codec, message } from "#bytes";
 import { bytesOf } from "../../test/fakes/fake-kernel.js";
+import { fromPlain, toPlain, vectorsOf } from "../../test/vectors/netlink/vectors.js";
 import {
   chainAttributes,
   elementListAttributes,
@@ -22,18 +23,6 @@ import { decodeRule, ruleMessage } from "./route/rule.js";
 // biome-ignore lint/suspicious/noExplicitAny: one table for codecs of all kinds of values
 type AnyCodec = Codec<any>;
 type Kind = { readonly codec: AnyCodec; readonly read?: (bytes: Uint8Array) => unknown; readonly attributesAt: number };
-type Vector = {
-  readonly name: string;
-  readonly made: string;
-  readonly kernel: string;
-  readonly direction: "request" | "from-kernel";
-  /** Only of bytes made by hand. */
-  readonly synthetic?: true;
-  readonly hex: string;
-  /** The attributes stand in another order than ours. */
-  readonly order?: "other";
-  readonly value: unknown;
-};
 
 /** The data of a rule's expressions decoded too, by the expression's name. */
 const nftRule: AnyCodec = {
@@ -72,29 +61,12 @@ const kinds: Readonly<Record<string, Kind>> = {
   "queue-config": { codec: configMessage, attributesAt: 4 },
 };
 
-/** As the files have it: bytes are `hex:…`, a bigint is digits and `n`. */
-function toPlain(value: unknown): unknown {
-  if (value instanceof Uint8Array) return `hex:${hexOf(value)}`;
-  if (typeof value === "bigint") return `${value}n`;
-  if (Array.isArray(value)) return value.map(toPlain);
-  if (typeof value !== "object" || value === null) return value;
-  return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, toPlain(one)]));
-}
-
-function fromPlain(value: unknown): unknown {
-  if (typeof value === "string" && value.startsWith("hex:")) return bytesOf(value.slice(4));
-  if (typeof value === "string" && /^[0-9]+n$/.test(value)) return BigInt(value.slice(0, -1));
-  if (Array.isArray(value)) return value.map(fromPlain);
-  if (typeof value !== "object" || value === null) return value;
-  return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, fromPlain(one)]));
-}
-
 const hexOf = (bytes: Uint8Array) => Buffer.from(bytes).toString("hex");
 const folder = new URL("../../test/vectors/netlink/", import.meta.url);
-const files = readdirSync(folder).map((file) => {
-  const kind = file.replace(/\.json$/, "");
-  return [kind, JSON.parse(readFileSync(new URL(file, folder), "utf8")) as readonly Vector[]] as const;
-});
+const files = readdirSync(folder)
+  .filter((file) => file.endsWith(".json"))
+  .map((file) => file.replace(/\.json$/, ""))
+  .map((kind) => [kind, vectorsOf(kind)] as const);
 
 /** An attribute that no kernel has, its last byte without padding. */
 const UNKNOWN = { type: 0x3abc, payload: bytesOf("0102030405") };

@@ -55,8 +55,8 @@ export type Rule = {
   readonly fwmark: number | null;
   /** Mask of the mark, 0xffffffff = the whole. */
   readonly fwmask: number;
-  /** `other` can be listed and deleted, not added. */
-  readonly action: "table" | "goto" | "nop" | "other";
+  /** A number (FR_ACT_*) for what we never make: blackhole, unreachable, prohibit. */
+  readonly action: "table" | "goto" | "nop" | number;
   /** Routing table of action `table`. */
   readonly table: number;
   /** Priority to go on at, of action `goto`. */
@@ -79,8 +79,7 @@ const ACTIONS: ReadonlyMap<number, Rule["action"]> = new Map([
   [FR_ACT_NOP, "nop"],
 ]);
 
-/** A deletion with action 0 takes a rule of any. */
-const ACTION_NUMBERS = { table: FR_ACT_TO_TBL, goto: FR_ACT_GOTO, nop: FR_ACT_NOP, other: 0 } as const;
+const ACTION_NUMBERS = { table: FR_ACT_TO_TBL, goto: FR_ACT_GOTO, nop: FR_ACT_NOP } as const;
 
 /** The rule in a message's body, or null when it is of another family (multicast routing). @throws {DecodeError} */
 export function decodeRule(body: Uint8Array): Rule | null {
@@ -91,9 +90,9 @@ export function decodeRule(body: Uint8Array): Rule | null {
   return {
     family,
     priority: found.priority ?? 0,
-    fwmark: found.fwmark ?? null,
+    fwmark: found.fwmark ?? (found.fwmask === undefined ? null : 0), // the kernel leaves a mark of 0 out
     fwmask: found.fwmask ?? WHOLE_MARK,
-    action: ACTIONS.get(header.action) ?? "other",
+    action: ACTIONS.get(header.action) ?? header.action,
     table: found.table ?? header.table,
     goto: found.goto ?? null,
     protocol: found.protocol ?? 0,
@@ -125,7 +124,7 @@ export function encodeRule(rule: Rule): Uint8Array {
         ...emptyHeader(family),
         ...selectors?.header,
         table: action === "table" && table < HEADER_TABLE_LIMIT ? table : 0,
-        action: ACTION_NUMBERS[action],
+        action: typeof action === "number" ? action : ACTION_NUMBERS[action],
       },
       attributes: {
         ...selectors?.attributes,
