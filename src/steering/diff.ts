@@ -1,7 +1,7 @@
 import { formatAddress, isIpv4, parseAddress } from "#model";
 import type { Family, Route, Rule } from "#netlink/route";
 import { diffCounters, diffTables, diffVips } from "./nft-tables.js";
-import { layOutRules } from "./rule-tree.js";
+import { isTerminator, layOutRules } from "./rule-tree.js";
 import type { ActualKernel, DesiredKernel, Plan, Step } from "./state.js";
 
 const DEFAULT_METRIC = { 4: 0, 6: 1024 } as const;
@@ -75,7 +75,7 @@ function diffRules(family: Family, { targets }: DesiredKernel, actual: readonly 
   const fwmarks = targets
     .filter(({ addresses }) => gatewayOf(addresses, family).length > 0)
     .map(({ fwmark }) => fwmark);
-  const { rules, owns } = layOutRules(
+  const { rules, owns, isInForce } = layOutRules(
     family,
     fwmarks.toSorted((a, b) => a - b),
     actual,
@@ -88,22 +88,31 @@ function diffRules(family: Family, { targets }: DesiredKernel, actual: readonly 
     if (!wanted.has(key) || seen.has(key)) surplus.push(rule);
     else seen.add(key);
   }
-  // Where another layout takes over, its ways in go before the tables are published: they may hide the new one's members.
-  const isWayIn = (rule: Rule) => rule.action === "goto" && !owns(rule);
+  const missing = rules.filter((rule) => !seen.has(ruleKey(rule)));
+  // Left by an earlier attempt to build at this place: it could lead past the members that come there now. And a rule
+  // with other selectors keeps the kernel from adding the plain one: it says EEXIST (fib4_rule_compare, v6.18).
+  const isInTheWay = (rule: Rule) =>
+    rule.selectors !== undefined || (!isInForce && rule.action === "goto" && owns(rule));
+  // The way out of another layout hides this one's members, so it goes before the tables are published …
+  const isHiding = (rule: Rule) => isTerminator(rule) && !owns(rule);
   const step =
     (kind: "addRule" | "deleteRule") =>
     (rule: Rule): Step => ({ kind, rule, fwmark: rule.action === "table" ? rule.fwmark : null });
-  const terminatorsFirst = (a: Rule, b: Rule) => Number(a.fwmark !== null) - Number(b.fwmark !== null);
   return {
     additions: [
-      ...rules.filter((rule) => !seen.has(ruleKey(rule))).map(step("addRule")),
-      ...surplus.filter(isWayIn).toSorted(terminatorsFirst).map(step("deleteRule")),
+      ...surplus.filter(isInTheWay).map(step("deleteRule")),
+      ...missing.filter((rule) => !isTerminator(rule)).map(step("addRule")),
+      ...surplus.filter(isHiding).map(step("deleteRule")),
     ],
-    // Gotos before the rules they lead to: the kernel leaves a goto without its target unresolved.
-    removals: surplus
-      .filter((rule) => !isWayIn(rule))
-      .toSorted((a, b) => Number(b.action === "goto") - Number(a.action === "goto") || a.priority - b.priority)
-      .map(step("deleteRule")),
+    // … and this one's hides the others', so it comes afterwards. Then gotos before the rules they lead to: the kernel
+    // leaves a goto without its target unresolved.
+    removals: [
+      ...missing.filter(isTerminator).map(step("addRule")),
+      ...surplus
+        .filter((rule) => !isInTheWay(rule) && !isHiding(rule))
+        .toSorted((a, b) => Number(b.action === "goto") - Number(a.action === "goto") || a.priority - b.priority)
+        .map(step("deleteRule")),
+    ],
   };
 }
 

@@ -10,7 +10,14 @@ export function formatStep(step: Step): readonly string[] {
       const { family, priority, fwmark, fwmask, action, table, goto: target } = step.rule;
       const mask = fwmask === 0xffffffff ? "" : `/0x${fwmask.toString(16)}`;
       const match = fwmark === null ? "" : ` fwmark ${fwmark}${mask}`;
-      const what = action === "table" ? `lookup ${table}` : action === "goto" ? `goto ${target}` : "nop";
+      const what =
+        action === "table"
+          ? `lookup ${table}`
+          : action === "goto"
+            ? `goto ${target}`
+            : action === "nop"
+              ? "nop"
+              : `type ${action}`;
       return [
         `ip -${family} rule ${step.kind === "addRule" ? "add" : "del"} priority ${priority}${match} ${what} protocol ${OUR_PROTOCOL}`,
       ];

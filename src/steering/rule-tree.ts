@@ -29,12 +29,19 @@ const SMALLEST_BLOCK = 64;
 const MOST_FLAT = 64;
 const FEWEST_IN_TREE = 32;
 
-/** The rules wanted, in the order in which they may be added. */
+/** The rules wanted, in the order in which they may be added; a terminator only after the tables are published. */
 export type RuleLayout = {
   readonly rules: readonly Rule[];
   /** Whether a rule belongs to this layout's tree or list, or to another one that it replaces. */
   readonly owns: (rule: Rule) => boolean;
+  /** Packets are steered by it already; else it is built beside what is. */
+  readonly isInForce: boolean;
 };
+
+/** Whether a rule is a tree's way out for packets without a mark of ours. It hides every rule up to the end. */
+export function isTerminator({ action, fwmark, selectors }: Rule): boolean {
+  return action === "goto" && fwmark === null && selectors === undefined;
+}
 
 /**
  * The rules that send each mark to its table. Depends on what is there so that little changes: a tree in force keeps its
@@ -44,17 +51,18 @@ export type RuleLayout = {
  */
 export function layOutRules(family: Family, fwmarks: readonly number[], actual: readonly Rule[]): RuleLayout {
   const current = currentTree(actual);
-  if (fwmarks.length <= (current === null ? MOST_FLAT : FEWEST_IN_TREE)) return flat(family, fwmarks);
+  if (fwmarks.length <= (current === null ? MOST_FLAT : FEWEST_IN_TREE)) return flat(family, fwmarks, current === null);
   const keepsTree = current !== null && countBlocks(fwmarks, current.blockSize) <= BLOCKS_PER_TREE;
   const name: TreeName = current === null ? "A" : keepsTree ? current.name : current.name === "A" ? "B" : "A";
   const blockSize = keepsTree ? current.blockSize : freshBlockSize(fwmarks);
-  return tree(family, fwmarks, name, blockSize, keepsTree ? current.blocks : new Map());
+  return { ...tree(family, fwmarks, name, blockSize, keepsTree ? current.blocks : new Map()), isInForce: keepsTree };
 }
 
-function flat(family: Family, fwmarks: readonly number[]): RuleLayout {
+function flat(family: Family, fwmarks: readonly number[], isInForce: boolean): RuleLayout {
   return {
     rules: fwmarks.map((fwmark) => member(family, FLAT_PRIORITY, fwmark)),
     owns: ({ priority }) => priority === FLAT_PRIORITY,
+    isInForce,
   };
 }
 
@@ -64,7 +72,7 @@ function tree(
   name: TreeName,
   blockSize: number,
   known: ReadonlyMap<number, number>,
-): RuleLayout {
+): Omit<RuleLayout, "isInForce"> {
   const { gotoPriority, firstBlock } = TREES[name];
   const bases = [...new Set(fwmarks.map((fwmark) => fwmark - (fwmark % blockSize)))].sort((a, b) => a - b);
   const taken = new Set(bases.flatMap((base) => known.get(base) ?? []));
@@ -111,24 +119,26 @@ function member(family: Family, priority: number, fwmark: number): Rule {
   };
 }
 
-/** The tree that the kernel walks first, if there is one, and the priorities of its blocks by base. */
-function currentTree(
-  actual: readonly Rule[],
-): { name: TreeName; blockSize: number; blocks: ReadonlyMap<number, number> } | null {
-  for (const name of ["A", "B"] as const) {
+type Tree = { readonly name: TreeName; readonly blockSize: number; readonly blocks: ReadonlyMap<number, number> };
+
+/**
+ * The tree in force, if there is one, and the priorities of its blocks by base. While one takes over from another,
+ * both may be there: the one with a way out has taken over, and where neither has, both are complete.
+ */
+function currentTree(actual: readonly Rule[]): Tree | null {
+  const trees = (["A", "B"] as const).flatMap((name) => {
+    const { gotoPriority } = TREES[name];
     const gotos = actual.filter(
-      ({ priority, action, fwmark }) => priority === TREES[name].gotoPriority && action === "goto" && fwmark !== null,
+      (rule) => rule.priority === gotoPriority && rule.action === "goto" && !isTerminator(rule),
     );
     const [first] = gotos;
-    if (first === undefined) continue;
+    if (first === undefined) return [];
     const ofSize = gotos.filter(({ fwmask }) => fwmask === first.fwmask);
-    return {
-      name,
-      blockSize: (~first.fwmask >>> 0) + 1,
-      blocks: new Map(ofSize.map((rule) => [rule.fwmark!, rule.goto!])),
-    };
-  }
-  return null;
+    const blocks = new Map(ofSize.map((rule) => [rule.fwmark!, rule.goto!]));
+    const hasWayOut = actual.some((rule) => rule.priority === gotoPriority + 1 && isTerminator(rule));
+    return [{ name, blockSize: (~first.fwmask >>> 0) + 1, blocks, hasWayOut }];
+  });
+  return trees.find(({ hasWayOut }) => hasWayOut) ?? trees[0] ?? null;
 }
 
 function countBlocks(fwmarks: readonly number[], blockSize: number): number {

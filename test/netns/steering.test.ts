@@ -124,7 +124,34 @@ test("what an earlier run left goes, what others made stays", () => {
   run("ip", "rule", "add", "priority", "60", "fwmark", "5001", "lookup", "4096");
   run("ip", "route", "add", "default", "via", "172.16.9.9", "table", "4096", "proto", "bird");
   run("nft", "add table inet others");
+  // In a table and at a priority of ours, but not as we make them.
+  run("ip", "route", "add", "10.9.0.0/16", "via", "172.16.9.9", "table", "5001", "proto", "90");
+  run("ip", "route", "append", "default", "via", "172.16.9.9", "table", "5001", "proto", "90");
+  run("ip", "route", "add", "blackhole", "default", "metric", "7", "table", "7777", "proto", "90");
+  run("ip", "-6", "route", "append", "default", "via", "fd00::99", "table", "5001", "proto", "90");
+  run(
+    "ip",
+    "rule",
+    "add",
+    "from",
+    "10.0.0.0/8",
+    "priority",
+    "90",
+    "fwmark",
+    "5001",
+    "lookup",
+    "5001",
+    "protocol",
+    "90",
+  );
+  run("ip", "rule", "add", "priority", "90", "fwmark", "5001", "blackhole", "protocol", "90");
   reach(desiredOf([5001]));
+  expect(run("ip", "rule")).toContain("90:\tfrom all fwmark 0x1389 lookup 5001 proto 90");
+  expect(run("ip", "route", "show", "table", "5001").trim()).toBe("default via 172.16.20.3 dev t0 proto 90");
+  expect(run("ip", "-6", "route", "show", "table", "5001")).toMatch(
+    /^default via fd00::1389 dev t0 proto 90 [^\n]*\n$/,
+  );
+  expect(run("ip", "rule")).not.toMatch(/from 10.0.0.0|blackhole/);
   expect(run("ip", "rule")).not.toContain("7777");
   expect(run("ip", "route", "show", "table", "all")).not.toContain("table 7777");
   expect(run("ip", "rule")).toContain("60:\tfrom all fwmark 0x1389 lookup 4096");
