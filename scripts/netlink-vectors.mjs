@@ -1,5 +1,5 @@
 // Makes the bytes of test/vectors/netlink: runs ip, nft and libnetfilter_queue under strace in a namespace of its own and
-// prints one JSON object per message. The `value` of a vector is written by hand, from the command. Needs root, strace,
+// prints one JSON object per message. The `value` of a vector is checked against the command by hand. Needs root, strace,
 // and for the queue messages python3 and libnetfilter_queue.so.1 (LD_LIBRARY_PATH will do).
 // Usage: node scripts/netlink-vectors.mjs > /tmp/vectors.json
 import { execFileSync, spawnSync } from "node:child_process";
