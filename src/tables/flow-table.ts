@@ -22,7 +22,7 @@ export type FlowTable = {
   readonly generation: number;
 };
 
-/** Rules that one region takes: counter slots are numbered below this. */
+/** Rules that one region takes: counter slots are numbered below this, and half of them may be in use. */
 export const COUNTER_RULE_SLOTS = 32_768;
 
 /** Makes an empty region of flow rules unless there is one; the rules of an earlier data plane stay in force. */
@@ -73,7 +73,9 @@ export function updateFlows(
     if (content.length <= region.capacity) {
       region.publish((image) => image.set(content));
     } else {
-      const spec = { kind: KIND_FLOWS, imageBytes: content.length * 2, sizes: [] };
+      // Numbers go on in the larger file, so that one number never means two sets of rules.
+      const generation = (region.generation + 2) & ~1;
+      const spec = { kind: KIND_FLOWS, imageBytes: content.length * 2, sizes: [], generation };
       Region.create(folder, name, spec, (image) => image.set(content));
     }
     return { changed: true };
@@ -117,6 +119,11 @@ export class FlowTableReader implements Disposable {
       this.#region[Symbol.dispose]();
       throw error;
     }
+  }
+
+  /** Number of the rules that `program` holds, as a signed word. */
+  get generation(): number {
+    return this.#generation;
   }
 
   /** Begins to use the rules in force. Allocates only when they have changed. */

@@ -59,12 +59,13 @@ export class Region implements Disposable {
 
   /**
    * Makes a region and puts it in force under its name, in place of one that is there: that one is retired, whoever has
-   * it mapped keeps a whole and unchanged file. Generation 0 is in force; `fill` writes its image.
+   * it mapped keeps a whole and unchanged file. Image 0 is in force; `fill` writes it.
+   * @param spec.generation number of that image, even; 0 unless given
    */
   static create(
     folder: string,
     name: string,
-    spec: { kind: number; imageBytes: number; sizes: readonly number[] },
+    spec: { kind: number; imageBytes: number; sizes: readonly number[]; generation?: number },
     fill: (image: Uint8Array) => void,
   ): void {
     const path = regionPath(folder, name);
@@ -76,6 +77,7 @@ export class Region implements Disposable {
     header[WORD_VERSION] = LAYOUT_VERSION;
     header[WORD_KIND] = spec.kind;
     header[WORD_CAPACITY] = capacity;
+    header[WORD_GENERATION] = spec.generation ?? 0;
     header.set(spec.sizes.slice(0, SIZES), WORD_SIZES);
     fill(file.u8.subarray(HEADER_BYTES, HEADER_BYTES + capacity));
     const before = openAny(path);
