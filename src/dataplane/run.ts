@@ -3,6 +3,7 @@ import { MSG_DONTWAIT, sleepMicroseconds } from "#sys";
 import type { LoopCounters } from "./counters.js";
 import type { Decider } from "./decide.js";
 import type { TableView } from "./table-view.js";
+import type { TraceTap } from "./trace-tap.js";
 
 /**
  * After a small batch of several packets more are about to come: the thread lets them gather for the shortest sleep there
@@ -21,6 +22,7 @@ export type Loop = {
   readonly tables: TableView;
   readonly decider: Decider;
   readonly counters: LoopCounters;
+  readonly trace: TraceTap;
   /** Word 0 becomes 1 when the loop shall end. */
   readonly stop: Int32Array;
 };
@@ -30,7 +32,7 @@ export type Loop = {
  * No await, no allocation, no throw, no log inside the loop. Returns when `stop` is set and the queue is drained.
  * @throws {SysError} when the queue's socket cannot be used at all
  */
-export function runLoop({ fd, batch, verdicts, tables, decider, counters, stop }: Loop): void {
+export function runLoop({ fd, batch, verdicts, tables, decider, counters, trace, stop }: Loop): void {
   for (;;) {
     const isStopping = Atomics.load(stop, 0) !== 0;
     const count = isStopping ? batch.receive(fd, MSG_DONTWAIT) : batch.receive(fd); // up to 64 packets, one recvmmsg
@@ -40,13 +42,16 @@ export function runLoop({ fd, batch, verdicts, tables, decider, counters, stop }
       continue;
     }
     tables.enter(decider); // one atomic load: the whole batch sees these flow rules
+    const isWatched = trace.enter(); // another one: whether anybody watches
     for (let i = 0; i < count; i++) {
       const fwmark = decider.decide(batch.bytes, batch.start[i]!, batch.end[i]!, batch.etherType[i]!);
       verdicts.put(batch.packetId[i]!, fwmark);
       counters.outcome(decider.outcome);
+      if (isWatched) trace.packet(batch, i, decider, fwmark);
     }
     counters.batch(count, verdicts.send(fd), batch.errors); // one send, in the order of arrival; the packets travel on inside it
 
+    if (isWatched) trace.leave();
     tables.leave(); // only now: who waits for readers of an old image knows that its marks are all on their way
     if (count >= GATHER_FROM && count < GATHER_BELOW) sleepMicroseconds(GATHER_US);
   }

@@ -1,12 +1,14 @@
 import { Classification } from "#flow";
 import { PacketBatch, type QueueOptions, QueueSocket, VerdictBuffer } from "#netlink/queue";
-import { CounterFile } from "#tables";
+import { CounterFile, TraceFile } from "#tables";
 import { LoopCounters } from "./counters.js";
 import { Decider, type DeciderOptions } from "./decide.js";
 import { FragmentTable } from "./fragments.js";
+import { RuleView } from "./rule-view.js";
 import { runLoop } from "./run.js";
 import { StreamTables } from "./stream-tables.js";
 import { TableView } from "./table-view.js";
+import { TraceTap } from "./trace-tap.js";
 
 /** Packets per receive. More gains nothing measurable and delays the first verdict of a batch. */
 const BATCH_PACKETS = 64;
@@ -28,6 +30,8 @@ export type WorkerSettings = {
   readonly udpEncapPort: number;
   readonly decider: DeciderOptions;
   readonly fragments: { readonly capacity: number; readonly lifetimeMs: number };
+  /** Region of the trace, that of its rules, and packets a second that each selection may record. */
+  readonly trace: { readonly name: string; readonly rulesName: string; readonly packetsPerSecond: number };
 };
 
 /** What a worker tells when its queue is bound. */
@@ -51,6 +55,8 @@ export function serveQueue(settings: WorkerSettings, stop: Int32Array, onReady: 
   using tier = settings.tierName === null ? null : new StreamTables(settings.folder);
   tier?.setNames([settings.tierName!]);
   using tables = new TableView(settings.folder, settings.flowsName, streams, tier);
+  using traceFile = TraceFile.open(settings.folder, settings.trace.name);
+  using traceRules = new RuleView(settings.folder, settings.trace.rulesName);
   const block = counterFile.block(settings.worker);
   const fragments = new FragmentTable(settings.fragments.capacity, settings.fragments.lifetimeMs);
   const decider = new Decider({
@@ -76,6 +82,22 @@ export function serveQueue(settings: WorkerSettings, stop: Int32Array, onReady: 
     tables,
     decider,
     counters: new LoopCounters(block, fragments.counters),
+    trace: new TraceTap({
+      file: traceFile,
+      ring: traceFile.ring(settings.worker),
+      rules: traceRules,
+      tables,
+      packetsPerSecond: settings.trace.packetsPerSecond,
+      nowMs: () => performance.now(),
+      wallMs,
+    }),
     stop,
   });
+}
+
+/** The wall clock in ms, with the fraction that Date leaves out unless the clock was set since this thread began. */
+function wallMs(): number {
+  const precise = performance.timeOrigin + performance.now();
+  const plain = Date.now();
+  return Math.abs(precise - plain) < 2 ? precise : plain;
 }

@@ -7,8 +7,9 @@ import type { FlowRule } from "./rule.js";
  * One object of `flow-list`, in nfqlb's exact layout: field order, indentation, addresses as glibc's inet_ntop writes
  * them with the 128-bit prefix length, priority unsigned. Fields that match anything are left out.
  * @param matches the rule's counter
+ * @param isTraceRule a trace rule has no table, so no `user_ref`
  */
-export function formatFlowRule(rule: FlowRule, matches: number): string {
+export function formatFlowRule(rule: FlowRule, matches: number, isTraceRule = false): string {
   const list = (key: string, items: readonly string[] | null) =>
     items === null
       ? []
@@ -27,7 +28,7 @@ export function formatFlowRule(rule: FlowRule, matches: number): string {
     ...list("match", unlessEmpty(rule.byteMatches)?.map(formatByteMatch) ?? null),
     ...(rule.udpEncapPort === 0 ? [] : [`  "udpencap": ${rule.udpEncapPort}`]),
     `  "matches_count": ${matches}`,
-    `  "user_ref": ${JSON.stringify(rule.target === "" ? "NULL" : rule.target)}`,
+    ...(isTraceRule ? [] : [`  "user_ref": ${JSON.stringify(rule.target === "" ? "NULL" : rule.target)}`]),
   ];
   return `{\n${fields.join(",\n")}\n}`;
 }

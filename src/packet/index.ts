@@ -6,6 +6,7 @@ export {
   RC_FIRST_FRAGMENT,
   RC_ICMP_ERROR,
   RC_LATER_FRAGMENT,
+  RC_UDP_ENCAP,
   UNUSABLE,
 } from "./packet.js";
 export { parse } from "./parse.js";

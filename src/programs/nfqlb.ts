@@ -4,9 +4,11 @@ import { type Command, CommandError, type Io } from "./nfqlb/command.js";
 import { EXPLAIN_COMMAND } from "./nfqlb/explain-command.js";
 import { FLOW_COMMANDS } from "./nfqlb/flow-commands.js";
 import { FWMARK_COMMAND } from "./nfqlb/fwmark-command.js";
+import { LOGLEVEL_COMMAND } from "./nfqlb/loglevel-command.js";
 import { missingOption, parseOptions } from "./nfqlb/options.js";
 import { STATS_COMMAND } from "./nfqlb/stats-command.js";
 import { TABLE_COMMANDS } from "./nfqlb/table-commands.js";
+import { TRACE_COMMAND } from "./nfqlb/trace-command.js";
 
 const COMPATIBLE_VERSION = "1.2.0";
 
@@ -26,6 +28,8 @@ const COMMANDS: readonly Command[] = [
   EXPLAIN_COMMAND,
   ...BALANCER_COMMANDS,
   ...FLOW_COMMANDS,
+  TRACE_COMMAND,
+  LOGLEVEL_COMMAND,
   STATS_COMMAND,
   VERSION_COMMAND,
 ];
@@ -70,12 +74,16 @@ async function main(args: readonly string[], io: Io): Promise<number> {
   return await command.run(options, io);
 }
 
+let isOutClosed = false;
 const io: Io = {
   out: (text) => process.stdout.write(text),
   error: (text) => process.stderr.write(text),
+  isOutClosed: () => isOutClosed,
   env: process.env,
 };
-process.stdout.on("error", () => {}); // a reader that went away (EPIPE) must never end a data plane
+process.stdout.on("error", () => {
+  isOutClosed = true;
+}); // a reader that went away (EPIPE) must never end a data plane
 process.stderr.on("error", () => {});
 main(process.argv.slice(2), io).then(
   (code) => {

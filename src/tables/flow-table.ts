@@ -43,6 +43,7 @@ export function ensureFlows(folder: string, name: string): void {
  * compiled aside and published. A rule object that comes back as it went in keeps its counter; every other one starts
  * at 0. Nothing is written when no rule changed.
  * @param countOf what a counter slot has counted so far, over all workers
+ * @param slots counter slots there are; half of them may be in use
  * @throws ENOENT no such region; {LayoutError}; {CapacityError} too many rules, or a reader hangs
  */
 export function updateFlows(
@@ -50,6 +51,7 @@ export function updateFlows(
   name: string,
   change: (rules: readonly FlowRule[]) => readonly FlowRule[],
   countOf: (slot: number) => number,
+  slots = COUNTER_RULE_SLOTS,
 ): { readonly changed: boolean } {
   return withWriter(folder, name, KIND_FLOWS, (region) => {
     const before = decodeRules(decodeImage(region, region.generation).ruleText);
@@ -57,8 +59,8 @@ export function updateFlows(
     const known = new Map(before.map((stored) => [stored.rule, stored]));
     const isSame = wanted.length === before.length && wanted.every((rule, i) => rule === before[i]!.rule);
     if (isSame) return { changed: false };
-    if (wanted.length > COUNTER_RULE_SLOTS / 2) {
-      throw new CapacityError(region.file.path, `${wanted.length} rules; at most ${COUNTER_RULE_SLOTS / 2}`);
+    if (wanted.length > slots / 2) {
+      throw new CapacityError(region.file.path, `${wanted.length} rules; at most ${slots / 2}`);
     }
     const used = new Set(before.map(({ slot }) => slot)); // a slot freed now may still be counted in
     let free = 0;
@@ -89,6 +91,12 @@ export function readFlows(folder: string, name: string): FlowTable {
   const generation = slot.enter();
   const { ruleText, streams, program } = decodeImage(region, generation);
   return { rules: decodeRules(ruleText), streams, program: program.slice(), generation: generation >>> 0 };
+}
+
+/** Number of the rules in force, u32; cheaper than reading them. @throws ENOENT no such region; {LayoutError} */
+export function flowsGeneration(folder: string, name: string): number {
+  using region = Region.open(folder, name, KIND_FLOWS);
+  return region.generation >>> 0;
 }
 
 /** Answers of {@link FlowTableReader.enter}. */

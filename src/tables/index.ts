@@ -19,6 +19,7 @@ export {
   COUNTER_RULE_SLOTS,
   ensureFlows,
   FlowTableReader,
+  flowsGeneration,
   readFlows,
   type StoredRule,
   TABLE_CHANGED,
@@ -27,3 +28,7 @@ export {
 } from "./flow-table.js";
 export { deleteRegion, hasRegion } from "./region.js";
 export { createStreamTable, readStreamTable, StreamTableReader, updateStreamTable } from "./stream-table.js";
+export { type RingMemory, TraceFile } from "./trace-file.js";
+export { RECORD, SELECTION, TRACE_RULE_SLOTS } from "./trace-layout.js";
+export { RingWriter, type TraceRecord } from "./trace-ring.js";
+export { type Traced, TraceWatcher } from "./trace-watcher.js";

@@ -23,6 +23,7 @@ export const SIZES = 8;
 export const KIND_STREAM = 1;
 export const KIND_FLOWS = 2;
 export const KIND_COUNTERS = 3;
+export const KIND_TRACE = 4;
 
 export const LIVE = 0;
 /** Deleted, or replaced by another file of the name: open by name again. */

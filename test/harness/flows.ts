@@ -61,7 +61,7 @@ export function setNumber(view: DataView, at: number, id: number): void {
 }
 
 /** Internet checksum, RFC 1071. */
-function checksum(bytes: readonly number[]): number {
+export function checksum(bytes: readonly number[]): number {
   let sum = 0;
   for (let i = 0; i < bytes.length; i += 2) sum += (bytes[i]! << 8) | (bytes[i + 1] ?? 0);
   while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16);

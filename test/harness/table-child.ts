@@ -1,7 +1,15 @@
 // The other process of the table tests. Arguments: what to do, folder, name.
 import { createHash } from "node:crypto";
 import { populate, rows } from "#maglev";
-import { CounterFile, StreamTableReader, updateStreamTable } from "#tables";
+import {
+  CounterFile,
+  RECORD,
+  RingWriter,
+  StreamTableReader,
+  TraceFile,
+  TraceWatcher,
+  updateStreamTable,
+} from "#tables";
 
 const [what = "", folder = "", name = "", parity = "0"] = process.argv.slice(2);
 const digest = (lookup: Int32Array) =>
@@ -79,6 +87,32 @@ const roles: Record<string, () => void> = {
     counters.setReady();
     process.send!("owning");
     process.on("message", () => counters[Symbol.dispose]());
+  },
+  /** Watches until it is killed. */
+  watch: () => {
+    const watcher = new TraceWatcher(folder, name, Number(parity));
+    process.send!("watching");
+    setInterval(() => watcher.poll(), 1_000);
+  },
+  /** Owns a trace and writes records without end, every word of the fields below the same number. */
+  trace: () => {
+    const file = TraceFile.own(folder, name, 1, 1_024);
+    const ring = new RingWriter(file.ring(0));
+    process.send!("tracing");
+    let n = 0;
+    const turn = () => {
+      for (let i = 0; i < 2_000; i++, n++) {
+        const at = ring.next();
+        ring.words[at + RECORD.selection] = 2;
+        ring.words[at + RECORD.hash] = n;
+        ring.setKey(at, new Uint8Array(40).fill(n & 255));
+        ring.setPacket(at, new Uint8Array(256).fill(n & 255), 0, 256);
+        ring.words[at + RECORD.length] = n;
+        ring.commit();
+      }
+      setImmediate(turn);
+    };
+    turn();
   },
 };
 roles[what]!();

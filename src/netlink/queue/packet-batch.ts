@@ -15,6 +15,8 @@ const HW_PROTOCOL = 28;
 const AFTER_PACKET_HEADER = 32;
 const NFQA_PACKET_HDR = 1;
 const NFQA_PAYLOAD = 10;
+/** be32: bytes of the packet, told when the copy range cut it. */
+const NFQA_CAP_LEN = 13;
 /** The upper bits of nla_type are flags (NLA_F_NESTED, NLA_F_NET_BYTEORDER). */
 const TYPE_MASK = 0x3fff;
 
@@ -73,6 +75,27 @@ export class PacketBatch {
     let packets = 0;
     for (let slot = 0; slot < messages; slot++) packets += this.#read(slot, packets);
     return packets;
+  }
+
+  /** Bytes of a packet as the kernel has it, also where the copy range cut it. For the few packets that somebody watches. */
+  originalLength(packet: number): number {
+    const start = this.start[packet]!;
+    const ring = this.#ring;
+    if (start <= ring.dataOffset) return 0; // no payload
+    const base = ring.dataOffset + Math.floor((start - ring.dataOffset) / ring.slotBytes) * ring.slotBytes;
+    let attribute = base + AFTER_PACKET_HEADER;
+    while (attribute + 4 < start) {
+      const attributeLength = this.#halves[attribute >> 1]!;
+      if (attributeLength < 4) break;
+      if ((this.#halves[(attribute + 2) >> 1]! & TYPE_MASK) === NFQA_CAP_LEN) return this.#be32(attribute + 4);
+      attribute += (attributeLength + 3) & ~3;
+    }
+    return this.end[packet]! - start;
+  }
+
+  #be32(at: number): number {
+    const { bytes } = this;
+    return ((bytes[at]! << 24) | (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!) >>> 0;
   }
 
   /** Notes the packet of a slot at index `packet`. @returns 1, or 0 if the message holds no packet. */

@@ -1,17 +1,23 @@
 import { join } from "node:path";
 import type { WorkerReady, WorkerSettings } from "#dataplane";
-import { CounterFile, ensureFlows } from "#tables";
+import { CounterFile, ensureFlows, TraceFile } from "#tables";
 import { type Command, CommandError, type Io, numberOption, regionName, shmFolder } from "./command.js";
 import { answerFlowRequest } from "./flow-requests.js";
 import { DEFAULT_FLOW_ADDRESS, parseFlowAddress, serveFlowSocket } from "./flow-socket.js";
-import { COUNTERS, DEFAULT_FLOWS } from "./names.js";
+import { keepHouse } from "./housekeeping.js";
+import { COUNTERS, DEFAULT_FLOWS, TRACE, TRACE_FLOWS } from "./names.js";
 import type { OptionSpec, ParsedOptions } from "./options.js";
+import { PlaneLog } from "./plane-log.js";
 import { QueueThreads } from "./queue-threads.js";
 import { describeRunning, type RunningOptions } from "./running.js";
 
 const MAX_FWMARK = 2 ** 31 - 1;
 const MAX_U32 = 2 ** 32 - 1;
 const MIN_MTU = 576;
+const MAX_TRACE_RATE = 100_000;
+/** Records of a trace ring: two seconds of one selection, within these bounds. Powers of two. */
+const MIN_TRACE_RECORDS = 1_024;
+const MAX_TRACE_RECORDS = 65_536;
 /**
  * Bytes of a packet that the kernel copies out. Enough for an IPv6 header, some 100 bytes of extension headers and the
  * ports, or an ICMPv6 error with the headers it quotes; the decision needs no more.
@@ -30,6 +36,8 @@ const commonOptions: readonly OptionSpec[] = [
   { name: "ft_buckets", kind: "value", default: "500", help: "Further fragment records" },
   { name: "ft_frag", kind: "value", default: "100", help: "Accepted; fragments are not stored in this version" },
   { name: "ft_ttl", kind: "value", default: "200", help: "Lifetime of a fragment record in ms" },
+  { name: "trace_rate", kind: "value", default: "1000", help: "Packets a second that a queue records per selection" },
+  { name: "trace_address", kind: "value", help: "Accepted; trace reads shared memory and needs no socket" },
 ];
 
 const lb: Command = {
@@ -61,22 +69,27 @@ export const BALANCER_COMMANDS: readonly Command[] = [lb, flowlb];
 async function balance(options: ParsedOptions, io: Io, { mode }: { mode: "lb" | "flowlb" }): Promise<number> {
   const folder = shmFolder(io.env);
   const queues = parseQueues(options.values.get("queue") ?? "2");
-  const running = readRunningOptions(options, queues);
-  const flowsName = mode === "flowlb" ? regionName(options, "flow_shm", DEFAULT_FLOWS) : null;
+  const running = readRunningOptions(options, queues, mode);
+  const { flowsName } = running;
+  const traceRate = numberOption(options, "trace_rate", 1_000, 1, MAX_TRACE_RATE);
   if (flowsName !== null) ensureFlows(folder, flowsName);
   using counters = CounterFile.create(folder, COUNTERS, queues.length, describeRunning(running));
+  ensureFlows(folder, TRACE_FLOWS);
+  using trace = TraceFile.own(folder, TRACE, queues.length + 1, traceRecords(traceRate));
+  const log = new PlaneLog(trace, io.error);
   const flowSocket =
     flowsName === null
       ? null
       : await serveFlowSocket(parseFlowAddress(io.env["NFQLB_FLOW_ADDRESS"] || DEFAULT_FLOW_ADDRESS), (request) =>
-          answerFlowRequest(request, { folder, flowsName, counters }),
+          answerFlowRequest(request, { folder, flowsName, traceFlowsName: TRACE_FLOWS, counters, trace, log }),
         ).catch((error: Error) => {
           throw new CommandError(`Flow server bind: ${error.message}`);
         });
   const settings = queues.map((queueNumber, worker) =>
-    workerSettings(options, { folder, flowsName, queueNumber, worker, running }),
+    workerSettings(options, { folder, queueNumber, worker, running, traceRate }),
   );
   io.out(fragmentLine(running));
+  const endHousekeeping = keepHouse({ folder, flowsName, trace, counters, log });
   return await new Promise<number>((resolve) => {
     let exitCode = 0;
     const threads = new QueueThreads(join(__dirname, "queue-worker.cjs"), settings, {
@@ -85,7 +98,7 @@ async function balance(options: ParsedOptions, io: Io, { mode }: { mode: "lb" | 
         counters.setReady();
       },
       onRestart: (queueNumber, error) =>
-        io.error(`queue ${queueNumber}: thread restarted after: ${describeError(error)}\n`),
+        log.log("warning", `queue ${queueNumber}: thread restarted after: ${describeError(error)}`),
       onFatal: (queueNumber, error) => {
         io.error(`queue ${queueNumber}: ${describeError(error)}\n`);
         exitCode = 1;
@@ -97,6 +110,7 @@ async function balance(options: ParsedOptions, io: Io, { mode }: { mode: "lb" | 
       if (isEnding) return;
       isEnding = true;
       flowSocket?.close();
+      endHousekeeping();
       void threads.stop().then(() => resolve(exitCode));
     };
     process.on("SIGTERM", end);
@@ -118,9 +132,18 @@ function parseQueues(text: string): readonly number[] {
   return Array.from({ length: last - first + 1 }, (_, index) => first + index);
 }
 
-function readRunningOptions(options: ParsedOptions, queues: readonly number[]): RunningOptions {
+/** Enough for two seconds at that rate, a power of two. */
+function traceRecords(packetsPerSecond: number): number {
+  const wanted = 2 ** Math.ceil(Math.log2(2 * packetsPerSecond));
+  return Math.min(MAX_TRACE_RECORDS, Math.max(MIN_TRACE_RECORDS, wanted));
+}
+
+function readRunningOptions(options: ParsedOptions, queues: readonly number[], mode: "lb" | "flowlb"): RunningOptions {
   return {
     queues,
+    flowsName: mode === "flowlb" ? regionName(options, "flow_shm", DEFAULT_FLOWS) : null,
+    streamName: mode === "lb" ? regionName(options, "tshm", "nfqlb") : null,
+    udpEncapPort: mode === "lb" ? numberOption(options, "sctp_encap", 0, 0, 65_535) : 0,
     hashMode: numberOption(options, "hash_mode", 1, 0, 65_535),
     noFlowFwmark: numberOption(options, "nolb_fwmark", -1, -1, MAX_FWMARK),
     noTargetFwmark: numberOption(options, "notargets_fwmark", -1, -1, MAX_FWMARK),
@@ -137,9 +160,9 @@ function readRunningOptions(options: ParsedOptions, queues: readonly number[]): 
 
 function workerSettings(
   options: ParsedOptions,
-  own: { folder: string; flowsName: string | null; queueNumber: number; worker: number; running: RunningOptions },
+  own: { folder: string; queueNumber: number; worker: number; running: RunningOptions; traceRate: number },
 ): WorkerSettings {
-  const { folder, flowsName, queueNumber, worker, running } = own;
+  const { folder, queueNumber, worker, running, traceRate } = own;
   const { size, buckets, lifetimeMs, mtu } = running.fragments;
   return {
     folder,
@@ -150,12 +173,13 @@ function workerSettings(
       maxPackets: numberOption(options, "qlength", 1024, 1, MAX_U32),
       copyBytes: Math.min(mtu, COPY_BYTES),
     },
-    flowsName,
-    streamName: flowsName === null ? regionName(options, "tshm", "nfqlb") : null,
+    flowsName: running.flowsName,
+    streamName: running.streamName,
     tierName: running.tierName,
-    udpEncapPort: flowsName === null ? numberOption(options, "sctp_encap", 0, 0, 65_535) : 0,
+    udpEncapPort: running.udpEncapPort,
     decider: running,
     fragments: { capacity: size + buckets, lifetimeMs },
+    trace: { name: TRACE, rulesName: TRACE_FLOWS, packetsPerSecond: traceRate },
   };
 }
 

@@ -2,8 +2,10 @@ import type { OptionSpec, ParsedOptions } from "./options.js";
 
 /** The outside of a command, so that it can be run in a test. */
 export type Io = {
-  readonly out: (text: string) => void;
+  readonly out: (text: string | Uint8Array) => void;
   readonly error: (text: string) => void;
+  /** Whether nobody reads what `out` prints any more. */
+  readonly isOutClosed: () => boolean;
   readonly env: NodeJS.ProcessEnv;
 };
 

@@ -1,36 +1,14 @@
 import { readFileSync } from "node:fs";
-import { Decider, type DeciderOptions, FragmentTable, OUTCOME_TEXT, StreamTables, TableView } from "#dataplane";
+import { Decider, type DeciderOptions, FragmentTable, StreamTables, TableView } from "#dataplane";
 import { Classification } from "#flow";
-import { formatAddress } from "#model";
-import { RC_ICMP_ERROR, RC_LATER_FRAGMENT } from "#packet";
 import { COUNTER_RULE_SLOTS, readFlows } from "#tables";
 import { type CapturedPacket, readCapture } from "./capture.js";
 import { type Command, CommandError, numberOption, regionName, shmFolder } from "./command.js";
+import { decisionOf, describeDecision, type Explanation, formatExplanation } from "./decision.js";
 import { DEFAULT_FLOWS } from "./names.js";
 import type { OptionSpec, ParsedOptions } from "./options.js";
 import { runningOptions } from "./running.js";
-import { parseEndpoint, parsePortProtocol, protocolName, tuplePacket } from "./tuple.js";
-
-/** A decision as `--json` prints it, one object per packet and line. */
-type Explanation = {
-  readonly n: number;
-  /** `tcp`, `udp`, `sctp`, `icmp`, `icmpv6` or the protocol's number; null where the packet does not tell. */
-  readonly proto: string | null;
-  readonly src: string | null;
-  readonly sport: number | null;
-  readonly dst: string | null;
-  readonly dport: number | null;
-  /** Name of the flow rule that took the packet. */
-  readonly flow: string | null;
-  /** Name of the stream's table, nfqlb's `target`. */
-  readonly target: string | null;
-  readonly hash: number | null;
-  readonly lookupindex: number;
-  readonly activeindex: number;
-  readonly fwmark: number;
-  readonly verdict: "accept" | "drop";
-  readonly reason: string;
-};
+import { parseEndpoint, parsePortProtocol, tuplePacket } from "./tuple.js";
 
 const options: readonly OptionSpec[] = [
   { name: "proto", kind: "value", help: "tcp, udp or sctp" },
@@ -113,8 +91,9 @@ function openExplainer(parsed: ParsedOptions, env: NodeJS.ProcessEnv) {
     noTargetFwmark: fwmarkOption("notargets_fwmark", running.noTargetFwmark),
     isPromiscuousPing: parsed.values.has("promiscuous_ping") || running.isPromiscuousPing,
   };
-  const single = parsed.values.has("tshm") ? regionName(parsed, "tshm", "") : null;
-  const flowsName = single === null ? regionName(parsed, "flow_shm", DEFAULT_FLOWS) : null;
+  const isFlows = parsed.values.has("flow_shm") || (running.streamName === null && !parsed.values.has("tshm"));
+  const single = isFlows ? null : regionName(parsed, "tshm", running.streamName ?? "");
+  const flowsName = isFlows ? regionName(parsed, "flow_shm", running.flowsName ?? DEFAULT_FLOWS) : null;
   const flows = flowsName === null ? null : readFlowsOrFail(folder, flowsName);
   const streams = new StreamTables(folder);
   if (single !== null) streams.setNames([single]);
@@ -126,7 +105,7 @@ function openExplainer(parsed: ParsedOptions, env: NodeJS.ProcessEnv) {
     options: deciderOptions,
     classification: new Classification(),
     program: single === null ? new Int32Array(0) : null,
-    udpEncapPort: single === null ? 0 : numberOption(parsed, "sctp_encap", 0, 0, 65_535),
+    udpEncapPort: single === null ? 0 : numberOption(parsed, "sctp_encap", running.udpEncapPort, 0, 65_535),
     streams,
     fragments: new FragmentTable(65_536, 60_000),
     tier,
@@ -139,7 +118,7 @@ function openExplainer(parsed: ParsedOptions, env: NodeJS.ProcessEnv) {
     const rule = flows?.rules[decider.rule]?.rule;
     const target = decider.stream < 0 ? null : (single ?? rule?.target ?? null);
     view.leave();
-    return describe(decider, n, fwmark, rule?.name ?? null, target);
+    return describeDecision(n, decisionOf(decider, fwmark), rule?.name ?? null, target);
   };
   const close = () => {
     view[Symbol.dispose]();
@@ -156,51 +135,4 @@ function readFlowsOrFail(folder: string, name: string): ReturnType<typeof readFl
     if ((error as { code?: string }).code !== "ENOENT") throw error;
     throw new CommandError(`no flow rules [${name}] in ${folder}: no data plane has run; --tshm NAME asks one table`);
   }
-}
-
-function describe(
-  { packet, outcome, stream, hash, lookupIndex, activeIndex }: Decider,
-  n: number,
-  fwmark: number,
-  flow: string | null,
-  target: string | null,
-): Explanation {
-  const isParsed = packet.rc >= 0;
-  const hasPorts = isParsed && (packet.rc & RC_LATER_FRAGMENT) === 0;
-  const quoted = isParsed && (packet.rc & RC_ICMP_ERROR) !== 0 ? " (ICMP error, by the packet it quotes)" : "";
-  return {
-    n,
-    proto: hasPorts ? protocolName(packet.protocol) : null,
-    src: isParsed ? formatAddress(packet.key.slice(0, 16)) : null,
-    sport: hasPorts ? packet.sourcePort : null,
-    dst: isParsed ? formatAddress(packet.key.slice(16, 32)) : null,
-    dport: hasPorts ? packet.destinationPort : null,
-    flow,
-    target,
-    hash: stream < 0 ? null : hash,
-    lookupindex: lookupIndex,
-    activeindex: activeIndex,
-    fwmark,
-    verdict: fwmark < 0 ? "drop" : "accept",
-    reason: `${OUTCOME_TEXT[outcome]}${quoted}`,
-  };
-}
-
-function formatExplanation(e: Explanation): string {
-  const endpoint = (address: string | null, port: number | null) =>
-    address === null
-      ? "?"
-      : port === null
-        ? address
-        : address.includes(":")
-          ? `[${address}]:${port}`
-          : `${address}:${port}`;
-  const path =
-    e.hash === null
-      ? ""
-      : `  flow ${e.flow ?? "-"}, target ${e.target ?? "-"}: hash ${e.hash} -> position ${e.lookupindex} -> index ${e.activeindex}\n`;
-  return (
-    `${e.n}: ${e.proto ?? "?"} ${endpoint(e.src, e.sport)} -> ${endpoint(e.dst, e.dport)}\n${path}` +
-    `  ${e.verdict}${e.fwmark < 0 ? "" : ` with fwmark ${e.fwmark}`}: ${e.reason}\n`
-  );
 }

@@ -10,61 +10,81 @@ const LIST_OPTIONS = ["protocols", "dsts", "srcs", "dports", "sports", "match"];
 
 const nameOption: OptionSpec = { name: "name", kind: "value", help: "Name of the flow" };
 
-const set: Command = {
-  name: "flow-set",
-  summary: "Add or replace a flow rule",
-  options: [
-    { ...nameOption, isRequired: true },
-    { name: "target", kind: "value", isRequired: true, help: "Table (shared memory) that takes the flow" },
-    { name: "prio", kind: "value", default: "0", help: "Priority; higher is asked first" },
-    { name: "protocols", kind: "value", help: "Protocols, of tcp,udp,sctp" },
-    { name: "dsts", kind: "value", help: "Destination prefixes, a.b.c.d/n,v6/n" },
-    { name: "srcs", kind: "value", help: "Source prefixes" },
-    { name: "dports", kind: "value", help: "Destination ports, n or a-b" },
-    { name: "sports", kind: "value", help: "Source ports" },
-    { name: "match", kind: "value", help: "Byte matches, for example tcp[13:1]&0x12=0x02" },
-    { name: "udpencap", kind: "value", help: "UDP port of encapsulated SCTP" },
-  ],
-  async run(options, io) {
-    checkFlowOptions(options);
-    const request = new Map([["action", "set"]]);
-    for (const [name, value] of options.values) request.set(name === "prio" ? "priority" : name, value);
-    return report(await send(io, request), io);
-  },
-};
+/** What packets a rule takes. */
+const matchOptions: readonly OptionSpec[] = [
+  { name: "protocols", kind: "value", help: "Protocols, of tcp,udp,sctp" },
+  { name: "dsts", kind: "value", help: "Destination prefixes, a.b.c.d/n,v6/n" },
+  { name: "srcs", kind: "value", help: "Source prefixes" },
+  { name: "dports", kind: "value", help: "Destination ports, n or a-b" },
+  { name: "sports", kind: "value", help: "Source ports" },
+  { name: "match", kind: "value", help: "Byte matches, for example tcp[13:1]&0x12=0x02" },
+];
 
-const remove: Command = {
-  name: "flow-delete",
-  summary: "Delete a flow rule",
-  options: [{ ...nameOption, isRequired: true }],
-  async run(options, io) {
-    return report(await send(io, new Map([["action", "delete"], ...options.values])), io);
-  },
-};
+/** What only a rule that leads to a table has. */
+const targetOptions: readonly OptionSpec[] = [
+  { name: "target", kind: "value", isRequired: true, help: "Table (shared memory) that takes the flow" },
+  { name: "prio", kind: "value", default: "0", help: "Priority; higher is asked first" },
+  { name: "udpencap", kind: "value", help: "UDP port of encapsulated SCTP" },
+];
 
-const list: Command = {
-  name: "flow-list",
-  summary: "Print the flow rules, or one, as JSON",
-  options: [nameOption],
-  async run(options, io) {
-    io.out(await send(io, new Map([["action", "list"], ...options.values])));
-    return 0;
-  },
-};
-
-const listNames: Command = {
-  name: "flow-list-names",
-  summary: "Print the names of the flow rules as JSON",
-  options: [],
-  async run(_options, io) {
-    io.out(await send(io, new Map([["action", "list-names"]])));
-    return 0;
-  },
-};
+/**
+ * Set, delete, list and list-names of one kind of rules.
+ * @param kind `flow`, or `trace-flow` for rules that select what `trace` prints
+ * @param prefix what the flow socket's actions begin with
+ */
+function ruleCommands(
+  kind: string,
+  prefix: string,
+  what: string,
+  setOptions: readonly OptionSpec[],
+): readonly Command[] {
+  const request = (io: Io, action: string, values: Iterable<readonly [string, string]> = []) =>
+    send(io, new Map([["action", `${prefix}${action}`], ...values]));
+  return [
+    {
+      name: `${kind}-set`,
+      summary: `Add or replace a ${what}`,
+      options: [{ ...nameOption, isRequired: true }, ...setOptions],
+      async run(options, io) {
+        checkFlowOptions(options);
+        const values = [...options.values].map(
+          ([name, value]) => [name === "prio" ? "priority" : name, value] as const,
+        );
+        return report(await request(io, "set", values), io);
+      },
+    },
+    {
+      name: `${kind}-delete`,
+      summary: `Delete a ${what}`,
+      options: [{ ...nameOption, isRequired: true }],
+      async run({ values }, io) {
+        return report(await request(io, "delete", values), io);
+      },
+    },
+    {
+      name: `${kind}-list`,
+      summary: `Print the ${what}s, or one, as JSON`,
+      options: [nameOption],
+      async run({ values }, io) {
+        io.out(await request(io, "list", values));
+        return 0;
+      },
+    },
+    {
+      name: `${kind}-list-names`,
+      summary: `Print the names of the ${what}s as JSON`,
+      options: [],
+      async run(_options, io) {
+        io.out(await request(io, "list-names"));
+        return 0;
+      },
+    },
+  ];
+}
 
 /** What upstream's client refuses before it asks. @throws {CommandError} in upstream's words */
 function checkFlowOptions({ values }: ParsedOptions): void {
-  if (values.get("target")!.length > MAX_TARGET_CHARACTERS) throw new CommandError("target too long");
+  if ((values.get("target")?.length ?? 0) > MAX_TARGET_CHARACTERS) throw new CommandError("target too long");
   for (const option of LIST_OPTIONS) {
     if ((values.get(option)?.length ?? 0) > MAX_LIST_CHARACTERS) throw new CommandError(`${option} too long`);
   }
@@ -86,4 +106,7 @@ function report(reply: string, io: Io): number {
   return reply.startsWith("OK") ? 0 : REFUSED;
 }
 
-export const FLOW_COMMANDS: readonly Command[] = [set, remove, list, listNames];
+export const FLOW_COMMANDS: readonly Command[] = [
+  ...ruleCommands("flow", "", "flow rule", [...targetOptions, ...matchOptions]),
+  ...ruleCommands("trace-flow", "trace-", "trace rule", matchOptions),
+];

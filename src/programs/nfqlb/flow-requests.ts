@@ -1,17 +1,45 @@
 import { deleteFlow, type FlowRule, formatFlowRule, parseFlowRule, setFlow } from "#flow";
 import { ConfigError } from "#model";
-import { type CounterFile, hasRegion, readFlows, type StoredRule, updateFlows } from "#tables";
+import {
+  COUNTER_RULE_SLOTS,
+  type CounterFile,
+  hasRegion,
+  readFlows,
+  type StoredRule,
+  TRACE_RULE_SLOTS,
+  type TraceFile,
+  updateFlows,
+} from "#tables";
 import type { FlowRequest } from "./flow-socket.js";
+import type { PlaneLog } from "./plane-log.js";
 
 /** What the flow socket works on. */
 export type FlowSocketState = {
   readonly folder: string;
   readonly flowsName: string;
+  /** Region of the trace rules. */
+  readonly traceFlowsName: string;
   readonly counters: CounterFile;
+  readonly trace: TraceFile;
+  readonly log: PlaneLog;
+};
+
+/** The rules that a request is about: those of flows, or those that select what is traced. */
+type RuleSet = {
+  readonly folder: string;
+  readonly name: string;
+  readonly isTrace: boolean;
+  /** Counter slots there are, and what one has counted. */
+  readonly slots: number;
+  readonly countOf: (slot: number) => number;
 };
 
 /** A request that is refused; the message is the reply. */
 class Refusal extends Error {}
+
+const TRACE_PREFIX = "trace-";
+/** A trace rule leads nowhere; the classifier asks for a name all the same. */
+const NO_TABLE = "trace";
 
 /**
  * Answers one request of the flow socket with upstream's texts: set, delete and refusals end with a NUL byte, lists do
@@ -19,59 +47,76 @@ class Refusal extends Error {}
  */
 export function answerFlowRequest(request: FlowRequest, state: FlowSocketState): string {
   try {
-    switch (request.get("action")) {
-      case undefined:
-        throw new Refusal("FAIL: no action");
-      case "set":
-        return `${set(request, state)}\0`;
-      case "delete":
-        return `${remove(request, state)}\0`;
-      case "list":
-        return list(request, state);
-      case "list-names":
-        return listNames(state);
-      default:
-        throw new Refusal("FAIL: action unknown");
-    }
+    const action = request.get("action");
+    if (action === undefined) throw new Refusal("FAIL: no action");
+    const isTrace = action.startsWith(TRACE_PREFIX);
+    const rules = isTrace ? traceRules(state) : flowRules(state);
+    const reply = answer(isTrace ? action.slice(TRACE_PREFIX.length) : action, request, rules);
+    if (reply === "OK") state.log.flowsChanged([...request].map(([name, value]) => `${name}=${value}`).join(" "));
+    return reply === "OK" ? "OK\0" : reply;
   } catch (error) {
     // A configuration error's rule is upstream's whole reply; anything else says what it is.
     return `${error instanceof ConfigError ? error.rule : (error as Error).message}\0`;
   }
 }
 
-function set(request: FlowRequest, state: FlowSocketState): string {
-  const rule = parseFlowRule(Object.fromEntries(request));
-  const { rules } = readFlows(state.folder, state.flowsName);
-  const isKnown = rules.some((stored) => stored.rule.name === rule.name);
-  if (!hasRegion(state.folder, rule.target)) {
+function answer(action: string, request: FlowRequest, rules: RuleSet): string {
+  switch (action) {
+    case "set":
+      return set(request, rules);
+    case "delete":
+      return remove(request, rules);
+    case "list":
+      return list(request, rules);
+    case "list-names":
+      return listNames(rules);
+    default:
+      throw new Refusal("FAIL: action unknown");
+  }
+}
+
+function flowRules({ folder, flowsName, counters }: FlowSocketState): RuleSet {
+  const countOf = (slot: number) => counters.sumRule(slot);
+  return { folder, name: flowsName, isTrace: false, slots: COUNTER_RULE_SLOTS, countOf };
+}
+
+function traceRules({ folder, traceFlowsName, trace }: FlowSocketState): RuleSet {
+  const countOf = (slot: number) => trace.sumRule(slot);
+  return { folder, name: traceFlowsName, isTrace: true, slots: TRACE_RULE_SLOTS, countOf };
+}
+
+function set(request: FlowRequest, rules: RuleSet): string {
+  const rule = rules.isTrace ? parseTraceRule(request) : parseFlowRule(Object.fromEntries(request));
+  if (!rules.isTrace && !hasRegion(rules.folder, rule.target)) {
+    const isKnown = readFlows(rules.folder, rules.name).rules.some((stored) => stored.rule.name === rule.name);
     throw new Refusal(`FAIL: Couldn't create ${isKnown ? "new " : ""}load-balancer`);
   }
-  change(state, (before) => setFlow(before, rule));
+  change(rules, (before) => setFlow(before, rule));
   return "OK";
 }
 
-function remove(request: FlowRequest, state: FlowSocketState): string {
+/** A trace rule has neither table nor priority nor encapsulation; such parameters are ignored like unknown ones. */
+function parseTraceRule(request: FlowRequest): FlowRule {
+  const { priority: _priority, udpencap: _udpencap, ...params } = Object.fromEntries(request);
+  return parseFlowRule({ ...params, target: NO_TABLE });
+}
+
+function remove(request: FlowRequest, rules: RuleSet): string {
   const name = request.get("name");
   if (name === undefined || name === "") throw new Refusal("FAIL: no name");
-  change(state, (before) => deleteFlow(before, name));
+  change(rules, (before) => deleteFlow(before, name));
   return "OK";
 }
 
-function change(
-  { folder, flowsName, counters }: FlowSocketState,
-  apply: (rules: readonly FlowRule[]) => readonly FlowRule[],
-): void {
-  updateFlows(folder, flowsName, apply, (slot) => counters.sumRule(slot));
+function change(rules: RuleSet, apply: (before: readonly FlowRule[]) => readonly FlowRule[]): void {
+  updateFlows(rules.folder, rules.name, apply, rules.countOf, rules.slots);
 }
 
-function matches({ slot, base }: StoredRule, { counters }: FlowSocketState): number {
-  return (counters.sumRule(slot) - base) % 2 ** 32;
-}
-
-function list(request: FlowRequest, state: FlowSocketState): string {
-  const { rules } = readFlows(state.folder, state.flowsName);
+function list(request: FlowRequest, { folder, name: region, isTrace, countOf }: RuleSet): string {
+  const { rules } = readFlows(folder, region);
   const name = request.get("name");
-  const format = (stored: StoredRule) => formatFlowRule(stored.rule, matches(stored, state));
+  const matches = ({ slot, base }: StoredRule) => (countOf(slot) - base) % 2 ** 32;
+  const format = (stored: StoredRule) => formatFlowRule(stored.rule, matches(stored), isTrace);
   if (name !== undefined) {
     const found = rules.find(({ rule }) => rule.name === name);
     return found === undefined ? "" : format(found);
@@ -79,8 +124,8 @@ function list(request: FlowRequest, state: FlowSocketState): string {
   return `[${rules.map(format).join(",\n")}]\n`;
 }
 
-function listNames(state: FlowSocketState): string {
-  const { rules } = readFlows(state.folder, state.flowsName);
+function listNames({ folder, name }: RuleSet): string {
+  const { rules } = readFlows(folder, name);
   if (rules.length === 0) return "[]\n";
   return `[\n${rules.map(({ rule }) => `  ${JSON.stringify(rule.name)}`).join(",\n")}\n]\n`;
 }

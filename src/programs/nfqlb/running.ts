@@ -1,10 +1,15 @@
 import type { DeciderOptions } from "#dataplane";
 import { readDataPlane } from "#tables";
-import { COUNTERS } from "./names.js";
+import { COUNTERS, DEFAULT_FLOWS } from "./names.js";
 
 /** Options of a data plane that decide where packets go, and the queues it serves. It leaves them beside its counters. */
 export type RunningOptions = DeciderOptions & {
   readonly queues: readonly number[];
+  /** Region of the flow rules; null in `lb` mode. */
+  readonly flowsName: string | null;
+  /** Table for every packet in `lb` mode, and the UDP port whose payload is SCTP there (0 = none). */
+  readonly streamName: string | null;
+  readonly udpEncapPort: number;
   /** Table of the load balancer tier, or null. */
   readonly tierName: string | null;
   /** Records of fragments: --ft_size and --ft_buckets, their lifetime, and the MTU as given. */
@@ -18,6 +23,9 @@ export type RunningOptions = DeciderOptions & {
 
 const DEFAULTS: RunningOptions = {
   queues: [],
+  flowsName: DEFAULT_FLOWS,
+  streamName: null,
+  udpEncapPort: 0,
   hashMode: 1,
   noFlowFwmark: -1,
   noTargetFwmark: -1,
