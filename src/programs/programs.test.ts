@@ -1,7 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { readCapture } from "./nfqlb/capture.js";
-import { parseFlowAddress, parseRequest } from "./nfqlb/flow-socket.js";
 import { parseOptions } from "./nfqlb/options.js";
 import { createLog, formatTimestamp } from "./stateless-lb/log.js";
 import { readSettings } from "./stateless-lb/settings.js";
@@ -123,25 +122,6 @@ test("options are read as getopt_long_only reads them", () => {
   fails("--pro=1").toThrow("x: option '--pro' is ambiguous; possibilities: '--protocols' '--promiscuous_ping'");
   fails("--shm").toThrow("x: option '--shm' requires an argument");
   fails("--promiscuous_ping=1").toThrow("x: option '--promiscuous_ping' doesn't allow an argument");
-});
-
-test("the flow socket's requests: first wins but for priority and udpencap, a line without colon is none", () => {
-  const params = (text: string) => Object.fromEntries(parseRequest(text) ?? [["refused", "yes"]]);
-  expect(params("action:set\nname:a\nname:b\npriority:1\npriority:2\n")).toEqual({
-    action: "set",
-    name: "a",
-    priority: "2",
-  });
-  expect(params("action:set\nrubbish\n")).toEqual({ refused: "yes" });
-  fc.assert(fc.property(fc.string(), (text) => void parseRequest(text)));
-});
-
-test("flow addresses", () => {
-  expect(parseFlowAddress("unix:nfqlb")).toEqual({ kind: "abstract", name: "nfqlb" });
-  expect(parseFlowAddress("unix:/run/x")).toEqual({ kind: "path", path: "/run/x" });
-  expect(parseFlowAddress("tcp:[::1]:80")).toEqual({ kind: "tcp", host: "::1", port: 80 });
-  for (const text of ["", "unix:", "tcp:host:1", "tcp:1.2.3.4", "tcp:1.2.3.4:70000"])
-    expect(() => parseFlowAddress(text), text).toThrow(/NFQLB_FLOW_ADDRESS/);
 });
 
 test("any bytes as a capture file end in packets or one clear error", () => {

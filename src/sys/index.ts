@@ -35,4 +35,4 @@ export {
   setReceiveTimeout,
   setSocketOption,
 } from "./socket.js";
-export { connectAbstract, listenAbstract, peerUserId } from "./unix.js";
+export { connectAbstract, listenAbstract, peerCredentials } from "./unix.js";

@@ -2,7 +2,7 @@ import { check, libc } from "./libc.js";
 import { AF_UNIX, closeDescriptor, openSocket, SOCK_STREAM, SOL_SOCKET } from "./socket.js";
 
 const SO_PEERCRED = 17;
-const BACKLOG = 64;
+const BACKLOG = 1024;
 
 /**
  * `struct sockaddr_un` of an abstract name: family u16, a zero byte, the name; its length ends with the name. node 20
@@ -32,11 +32,11 @@ export function connectAbstract(name: string): number {
   return withSocket((fd) => check("connect", libc.connect(fd, address, address.length), `@${name}`));
 }
 
-/** User id of the process at the other end of a unix stream socket; `struct ucred` { pid, uid, gid }. @throws {SysError} */
-export function peerUserId(fd: number): number {
+/** The process at the other end of a unix stream socket, when it connected; `struct ucred` { pid, uid, gid }. @throws {SysError} */
+export function peerCredentials(fd: number): { readonly pid: number; readonly userId: number } {
   const credentials = new Uint32Array(3);
   check("getsockopt", libc.getsockopt(fd, SOL_SOCKET, SO_PEERCRED, credentials, new Uint32Array([12])), "SO_PEERCRED");
-  return credentials[1]!;
+  return { pid: credentials[0]!, userId: credentials[1]! };
 }
 
 function withSocket(prepare: (fd: number) => void): number {

@@ -2,8 +2,9 @@ import { join } from "node:path";
 import type { WorkerReady, WorkerSettings } from "#dataplane";
 import { CounterFile, ensureFlows, TraceFile } from "#tables";
 import { type Command, CommandError, type Io, numberOption, regionName, shmFolder } from "./command.js";
+import { DEFAULT_FLOW_ADDRESS, parseFlowAddress } from "./flow-address.js";
 import { answerFlowRequest } from "./flow-requests.js";
-import { DEFAULT_FLOW_ADDRESS, parseFlowAddress, serveFlowSocket } from "./flow-socket.js";
+import { serveFlowSocket } from "./flow-server.js";
 import { keepHouse } from "./housekeeping.js";
 import { COUNTERS, DEFAULT_FLOWS, TRACE, TRACE_FLOWS } from "./names.js";
 import type { OptionSpec, ParsedOptions } from "./options.js";
@@ -109,7 +110,7 @@ async function balance(options: ParsedOptions, io: Io, { mode }: { mode: "lb" | 
     const end = () => {
       if (isEnding) return;
       isEnding = true;
-      flowSocket?.close();
+      flowSocket?.[Symbol.dispose]();
       endHousekeeping();
       void threads.stop().then(() => resolve(exitCode));
     };

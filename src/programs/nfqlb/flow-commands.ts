@@ -1,5 +1,6 @@
 import { type Command, CommandError, type Io } from "./command.js";
-import { DEFAULT_FLOW_ADDRESS, parseFlowAddress, sendFlowRequest } from "./flow-socket.js";
+import { DEFAULT_FLOW_ADDRESS, parseFlowAddress } from "./flow-address.js";
+import { sendFlowRequest } from "./flow-client.js";
 import type { OptionSpec, ParsedOptions } from "./options.js";
 
 /** Exit code of a command whose request was refused, upstream's -1. */

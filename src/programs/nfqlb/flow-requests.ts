@@ -10,7 +10,7 @@ import {
   type TraceFile,
   updateFlows,
 } from "#tables";
-import type { FlowRequest } from "./flow-socket.js";
+import type { FlowRequest } from "./flow-protocol.js";
 import type { PlaneLog } from "./plane-log.js";
 
 /** What the flow socket works on. */
