@@ -1,10 +1,12 @@
 import {
+  COUNTER_BATCH_SIZES,
   COUNTER_BATCHES,
   COUNTER_FRAGMENT_EXPIRED,
   COUNTER_FRAGMENT_INSERTS,
   COUNTER_FRAGMENT_LOOKUPS,
   COUNTER_FRAGMENT_REJECTED,
   COUNTER_KERNEL_ERRORS,
+  COUNTER_LAST_PACKET_ID,
   COUNTER_OUTCOMES,
   COUNTER_OVERRUNS,
   COUNTER_PACKETS,
@@ -24,6 +26,11 @@ export class LoopCounters {
     this.#fragments = fragments;
   }
 
+  /** Packets up to this one were received; should the thread fail, its successor drops those that have no verdict. */
+  received(packetId: number): void {
+    this.#counters[COUNTER_LAST_PACKET_ID] = packetId;
+  }
+
   outcome(outcome: Outcome): void {
     this.#counters[COUNTER_OUTCOMES + outcome]!++;
   }
@@ -32,6 +39,7 @@ export class LoopCounters {
   batch(packets: number, sendErrno: number, kernelErrors: number): void {
     const counters = this.#counters;
     counters[COUNTER_BATCHES]!++;
+    counters[COUNTER_BATCH_SIZES + 32 - Math.clz32(packets - 1)]!++; // log2, rounded up
     counters[COUNTER_PACKETS]! += packets;
     if (sendErrno !== 0) counters[COUNTER_SEND_FAILURES]!++;
     counters[COUNTER_KERNEL_ERRORS] = kernelErrors;

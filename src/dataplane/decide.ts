@@ -141,6 +141,8 @@ export class Decider {
     if (table === null) return NONE;
     this.lookupIndex = this.hash % table.size;
     this.activeIndex = table.lookup[this.lookupIndex]!;
-    return this.activeIndex < 0 ? NONE : table.active[this.activeIndex]!;
+    if (this.activeIndex < 0) return NONE;
+    table.hits[this.activeIndex]!++;
+    return table.active[this.activeIndex]!;
   }
 }

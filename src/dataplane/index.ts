@@ -10,4 +10,4 @@ export { runLoop } from "./run.js";
 export { StreamTables } from "./stream-tables.js";
 export { TableView } from "./table-view.js";
 export { TraceTap } from "./trace-tap.js";
-export { serveQueue, type WorkerReady, type WorkerSettings } from "./worker.js";
+export { serveQueue, type WorkerSettings } from "./worker.js";

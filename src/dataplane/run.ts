@@ -41,6 +41,7 @@ export function runLoop({ fd, batch, verdicts, tables, decider, counters, trace,
       else if (isStopping) return;
       continue;
     }
+    counters.received(batch.packetId[count - 1]!);
     tables.enter(decider); // one atomic load: the whole batch sees these flow rules
     const isWatched = trace.enter(); // another one: whether anybody watches
     for (let i = 0; i < count; i++) {

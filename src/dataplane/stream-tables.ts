@@ -10,6 +10,7 @@ const RETRY_MS = 20;
  */
 export class StreamTables implements Disposable {
   readonly #folder: string;
+  readonly #isCounting: boolean;
   #names: readonly string[] = [];
   #readers: (StreamTableReader | null)[] = [];
   /** 1 where the table was entered in this batch. */
@@ -19,8 +20,10 @@ export class StreamTables implements Disposable {
   /** When a missing table may be looked for again, per stream. */
   #retryAtMs = new Float64Array(0);
 
-  constructor(folder: string) {
+  /** @param isCounting whether packets sent to targets are counted for others to see; not for decisions that only explain */
+  constructor(folder: string, { isCounting = false } = {}) {
     this.#folder = folder;
+    this.#isCounting = isCounting;
   }
 
   /**
@@ -69,7 +72,7 @@ export class StreamTables implements Disposable {
     this.#readers[stream]?.[Symbol.dispose]();
     this.#readers[stream] = null;
     try {
-      const reader = new StreamTableReader(this.#folder, this.#names[stream]!);
+      const reader = new StreamTableReader(this.#folder, this.#names[stream]!, { isCounting: this.#isCounting });
       if (!reader.enter()) {
         reader[Symbol.dispose]();
         return null;

@@ -1,6 +1,7 @@
+import { readlinkSync } from "node:fs";
 import { Classification } from "#flow";
-import { PacketBatch, type QueueOptions, QueueSocket, VerdictBuffer } from "#netlink/queue";
-import { CounterFile, TraceFile } from "#tables";
+import { dropUpTo, PacketBatch, VerdictBuffer } from "#netlink/queue";
+import { COUNTER_LAST_PACKET_ID, COUNTER_STARTS, COUNTER_THREAD_ID, CounterFile, TraceFile } from "#tables";
 import { LoopCounters } from "./counters.js";
 import { Decider, type DeciderOptions } from "./decide.js";
 import { FragmentTable } from "./fragments.js";
@@ -20,7 +21,8 @@ export type WorkerSettings = {
   readonly countersName: string;
   /** Index of this worker's block of counters. */
   readonly worker: number;
-  readonly queue: QueueOptions;
+  /** The bound queue; its socket belongs to the thread's starter and outlives the thread. */
+  readonly queue: { readonly fd: number; readonly queueNumber: number; readonly copyBytes: number };
   /** Region of the flow rules; null in `lb` mode. */
   readonly flowsName: string | null;
   /** Table for every packet in `lb` mode. */
@@ -34,23 +36,15 @@ export type WorkerSettings = {
   readonly trace: { readonly name: string; readonly rulesName: string; readonly packetsPerSecond: number };
 };
 
-/** What a worker tells when its queue is bound. */
-export type WorkerReady = {
-  /** Netlink port of its socket: a message to it ends a blocking receive. */
-  readonly portId: number;
-  /** Receive buffer asked for and in force, in bytes. */
-  readonly receiveBufferAsked: number;
-  readonly receiveBufferBytes: number;
-};
-
 /**
- * Serves one queue until `stop` is set: binds it, tells `onReady`, runs the packet loop, unbinds.
- * @throws {NetlinkError} the queue cannot be bound, {SysError} its socket fails, {TableError} no flow rules or table
+ * Serves one queue until `stop` is set: opens what it needs, calls `onReady`, runs the packet loop. After a predecessor
+ * that failed it goes on behind the packets which that one had received: those without a verdict are dropped.
+ * @throws {SysError} the queue's socket fails, {TableError} no flow rules or table
  */
-export function serveQueue(settings: WorkerSettings, stop: Int32Array, onReady: (ready: WorkerReady) => void): void {
-  using socket = new QueueSocket(settings.queue);
+export function serveQueue(settings: WorkerSettings, stop: Int32Array, onReady: () => void): void {
+  const { fd, queueNumber, copyBytes } = settings.queue;
   using counterFile = CounterFile.open(settings.folder, settings.countersName);
-  using streams = new StreamTables(settings.folder);
+  using streams = new StreamTables(settings.folder, { isCounting: true });
   if (settings.streamName !== null) streams.setNames([settings.streamName]);
   using tier = settings.tierName === null ? null : new StreamTables(settings.folder);
   tier?.setNames([settings.tierName!]);
@@ -70,15 +64,14 @@ export function serveQueue(settings: WorkerSettings, stop: Int32Array, onReady: 
     hits: block.ruleHits,
     nowMs: () => performance.now(),
   });
-  onReady({
-    portId: socket.portId,
-    receiveBufferAsked: socket.receiveBufferAsked,
-    receiveBufferBytes: socket.receiveBufferBytes,
-  });
+  const { counters } = block;
+  counters[COUNTER_THREAD_ID] = threadId();
+  if (counters[COUNTER_STARTS]!++ > 0) dropUpTo(fd, queueNumber, counters[COUNTER_LAST_PACKET_ID]!);
+  onReady();
   runLoop({
-    fd: socket.fd,
-    batch: new PacketBatch(BATCH_PACKETS, settings.queue.copyBytes),
-    verdicts: new VerdictBuffer(settings.queue.queueNumber, BATCH_PACKETS),
+    fd,
+    batch: new PacketBatch(BATCH_PACKETS, copyBytes),
+    verdicts: new VerdictBuffer(queueNumber, BATCH_PACKETS),
     tables,
     decider,
     counters: new LoopCounters(block, fragments.counters),
@@ -100,4 +93,9 @@ function wallMs(): number {
   const precise = performance.timeOrigin + performance.now();
   const plain = Date.now();
   return Math.abs(precise - plain) < 2 ? precise : plain;
+}
+
+/** The kernel's id of this thread: `PID/task/TID`. */
+function threadId(): number {
+  return Number(readlinkSync("/proc/thread-self").split("/").at(-1));
 }

@@ -2,11 +2,12 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
-import { CounterFile, createStreamTable, ensureFlows, FlowTableReader, readFlows } from "#tables";
+import { CounterFile, createStreamTable, ensureFlows, FlowTableReader, readFlows, TraceFile } from "#tables";
 import { flowInput, inPieces, xorshift } from "../../test/harness/flow-request-fuzz.js";
 import { parseFlowAddress } from "./nfqlb/flow-address.js";
 import { type FlowInput, FlowRequestReader, MAX_LINE_BYTES, MAX_REQUEST_BYTES } from "./nfqlb/flow-protocol.js";
 import { answerFlowRequest } from "./nfqlb/flow-requests.js";
+import { PlaneLog } from "./nfqlb/plane-log.js";
 
 const folder = mkdtempSync(join(tmpdir(), "flow-requests-"));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -104,6 +105,9 @@ test("answers: one reply per request, and the rules in force stay well-formed", 
   ensureFlows(folder, flowsName);
   for (const name of ["t1", "t2"]) createStreamTable(folder, name, { size: 97, targets: 4, ownFwmark: 0 });
   using counters = CounterFile.create(folder, "counters", 1, "{}");
+  ensureFlows(folder, "trace-flows");
+  using trace = TraceFile.own(folder, "trace", 2, 1_024);
+  const state = { folder, flowsName, traceFlowsName: "trace-flows", counters, trace, log: new PlaneLog(trace, () => {}) };
   const random = xorshift(7);
   let before = readFlows(folder, flowsName);
   const replies = new Map<string, number>();
@@ -111,7 +115,7 @@ test("answers: one reply per request, and the rules in force stay well-formed", 
   for (let n = 0; n < 5_000; n++) {
     const input = read(flowInput(random));
     if (input.kind !== "request") continue;
-    const reply = answerFlowRequest(input.request, { folder, flowsName, counters });
+    const reply = answerFlowRequest(input.request, state);
     const isList = ["list", "list-names"].includes(input.request.get("action") ?? "");
     replies.set(reply.slice(0, 12), (replies.get(reply.slice(0, 12)) ?? 0) + 1);
     if (isList) {

@@ -3,4 +3,4 @@ import { parentPort, workerData } from "node:worker_threads";
 import { serveQueue, type WorkerSettings } from "#dataplane";
 
 const { settings, stop } = workerData as { settings: WorkerSettings; stop: Int32Array };
-serveQueue(settings, stop, (ready) => parentPort?.postMessage(ready));
+serveQueue(settings, stop, () => parentPort?.postMessage(null));

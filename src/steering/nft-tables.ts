@@ -37,7 +37,8 @@ type ChainSpec = {
 
 function queueChains(queue: NonNullable<DesiredKernel["queue"]>, statement: "native" | "compat"): readonly ChainSpec[] {
   const expression = statement === "native" ? nativeQueue(queue) : compatQueue(queue);
-  const numbers = `${queue.first}-${queue.last}${queue.isFanout ? " fanout" : ""}`;
+  const flags = [...(queue.isFanout ? ["fanout"] : []), ...(queue.isBypass === true ? ["bypass"] : [])];
+  const numbers = `${queue.first}-${queue.last}${flags.length > 0 ? ` ${flags.join(",")}` : ""}`;
   const toVip = (family: 4 | 6) => {
     const { offset, length } = DESTINATION[family];
     return [

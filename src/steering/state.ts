@@ -1,4 +1,4 @@
-import type { Element, NftCommand } from "#netlink/nftables";
+import type { Element, NftCommand, QueueRange } from "#netlink/nftables";
 import type { Family, Route, Rule } from "#netlink/route";
 
 /** Routing protocol number of everything of ours among rules and routes; nobody else's in iproute2's rt_protos. */
@@ -11,7 +11,7 @@ export type DesiredKernel = {
   /** Prefixes whose packets are queued. */
   readonly vips: readonly string[];
   /** null: no packet is queued. */
-  readonly queue: { readonly first: number; readonly last: number; readonly isFanout: boolean } | null;
+  readonly queue: QueueRange | null;
 };
 
 /** Nothing of ours: what diff against it leaves is the clean-up. */

@@ -10,9 +10,11 @@ const SIZE_IS_READY = 2;
 
 /** Image 0: SETTINGS_BYTES of JSON ended by a zero byte, then one block per worker. Image 1 is not used. */
 const SETTINGS_BYTES = 4096;
-/** A block: 64 counters, then one per rule slot; all float64, exact up to 2^53. */
-const BLOCK_COUNTERS = 64;
-const BLOCK_BYTES = (BLOCK_COUNTERS + COUNTER_RULE_SLOTS) * 8;
+/** A block: 96 counters of the worker, 32 samples of the main thread, a counter per rule slot; float64, exact up to 2^53. */
+const BLOCK_COUNTERS = 96;
+const BLOCK_SAMPLES = 32;
+const BLOCK_RULES = BLOCK_COUNTERS + BLOCK_SAMPLES;
+const BLOCK_BYTES = (BLOCK_RULES + COUNTER_RULE_SLOTS) * 8;
 
 /** Meaning of a block's first counters; outcomes are numbered by the data plane. */
 export const COUNTER_OUTCOMES = 0; // 16 of them
@@ -26,8 +28,33 @@ export const COUNTER_FRAGMENT_INSERTS = 25;
 export const COUNTER_FRAGMENT_REJECTED = 26;
 export const COUNTER_FRAGMENT_EXPIRED = 27;
 
+/** Batches by size: 1, 2, 3…4, 5…8, 9…16, 17…32, 33…64 packets. */
+export const COUNTER_BATCH_SIZES = 64;
+export const BATCH_SIZES = 7;
+/** Kernel's id of the worker's thread, and how often a thread has begun to serve the queue. */
+export const COUNTER_THREAD_ID = 72;
+export const COUNTER_STARTS = 73;
+/** Id of the last packet received, as its 4 bytes stand in the message; 0 = none yet. */
+export const COUNTER_LAST_PACKET_ID = 74;
+
+/** What the main thread samples of a queue, as indices into its samples. Time of the sample, CLOCK_MONOTONIC in ms. */
+export const SAMPLE_TIME_MS = 0;
+/** Packets that wait in the kernel for their verdict. */
+export const SAMPLE_WAITING = 1;
+/** Packets lost because the queue was full, and because the socket's buffer was, since the data plane's start. */
+export const SAMPLE_QUEUE_DROPPED = 2;
+export const SAMPLE_USER_DROPPED = 3;
+/** CPU time of the queue's threads in ms, since the data plane's start. */
+export const SAMPLE_USER_MS = 4;
+export const SAMPLE_SYSTEM_MS = 5;
+
 /** One worker's counters; only that worker writes them. Reading a float64 is atomic on the machines we run on. */
-export type CounterBlock = { readonly counters: Float64Array; readonly ruleHits: Float64Array };
+export type CounterBlock = {
+  readonly counters: Float64Array;
+  /** Written by the data plane's main thread. */
+  readonly samples: Float64Array;
+  readonly ruleHits: Float64Array;
+};
 
 /** A data plane that runs. */
 export type DataPlane = {
@@ -91,13 +118,19 @@ export class CounterFile implements Disposable {
     const { buffer } = this.#region.file;
     return {
       counters: new Float64Array(buffer, offset, BLOCK_COUNTERS),
-      ruleHits: new Float64Array(buffer, offset + BLOCK_COUNTERS * 8, COUNTER_RULE_SLOTS),
+      samples: new Float64Array(buffer, offset + BLOCK_COUNTERS * 8, BLOCK_SAMPLES),
+      ruleHits: new Float64Array(buffer, offset + BLOCK_RULES * 8, COUNTER_RULE_SLOTS),
     };
   }
 
   /** One counter summed over all workers. */
   sum(counter: number): number {
     return this.#sum((block) => block.counters[counter]!);
+  }
+
+  /** One of the samples summed over all queues. */
+  sumSample(sample: number): number {
+    return this.#sum((block) => block.samples[sample]!);
   }
 
   /** Hits of a rule slot over all workers, since the file was made. */
@@ -143,7 +176,11 @@ export class CounterFile implements Disposable {
     );
     area.fill(0);
     area.set(bytes);
-    for (let worker = 0; worker < this.workers; worker++) this.block(worker).counters.fill(0);
+    for (let worker = 0; worker < this.workers; worker++) {
+      const { counters, samples } = this.block(worker);
+      counters.fill(0);
+      samples.fill(0);
+    }
   }
 
   #setSize(index: number, value: number): void {

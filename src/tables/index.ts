@@ -1,19 +1,30 @@
 // For callers
 export {
+  BATCH_SIZES,
+  COUNTER_BATCH_SIZES,
   COUNTER_BATCHES,
   COUNTER_FRAGMENT_EXPIRED,
   COUNTER_FRAGMENT_INSERTS,
   COUNTER_FRAGMENT_LOOKUPS,
   COUNTER_FRAGMENT_REJECTED,
   COUNTER_KERNEL_ERRORS,
+  COUNTER_LAST_PACKET_ID,
   COUNTER_OUTCOMES,
   COUNTER_OVERRUNS,
   COUNTER_PACKETS,
   COUNTER_SEND_FAILURES,
+  COUNTER_STARTS,
+  COUNTER_THREAD_ID,
   type CounterBlock,
   CounterFile,
   type DataPlane,
   readDataPlane,
+  SAMPLE_QUEUE_DROPPED,
+  SAMPLE_SYSTEM_MS,
+  SAMPLE_TIME_MS,
+  SAMPLE_USER_DROPPED,
+  SAMPLE_USER_MS,
+  SAMPLE_WAITING,
 } from "./counters.js";
 export {
   COUNTER_RULE_SLOTS,
@@ -27,7 +38,13 @@ export {
   updateFlows,
 } from "./flow-table.js";
 export { deleteRegion, hasRegion } from "./region.js";
-export { createStreamTable, readStreamTable, StreamTableReader, updateStreamTable } from "./stream-table.js";
+export {
+  createStreamTable,
+  readStreamTable,
+  readTargetHits,
+  StreamTableReader,
+  updateStreamTable,
+} from "./stream-table.js";
 export { type RingMemory, TraceFile } from "./trace-file.js";
 export { RECORD, SELECTION, TRACE_RULE_SLOTS } from "./trace-layout.js";
 export { RingWriter, type TraceRecord } from "./trace-ring.js";

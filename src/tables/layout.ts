@@ -3,7 +3,8 @@
  * document is docs/tables.md. Word indices below count 32-bit words from the start of the file.
  */
 export const MAGIC = 0x544c4253; // "SBLT"
-export const LAYOUT_VERSION = 1;
+/** Layout version by kind of region: one that changes leaves the others in force. */
+export const LAYOUT_VERSIONS: Readonly<Record<number, number>> = { 1: 2, 2: 1, 3: 2, 4: 1 };
 export const HEADER_BYTES = 4096;
 export const PAGE_BYTES = 4096;
 
@@ -16,6 +17,8 @@ export const WORD_CAPACITY = 3;
 export const WORD_GENERATION = 4;
 /** LIVE or RETIRED. */
 export const WORD_STATE = 5;
+/** Bytes that each of the first OWN_SLOTS reader slots has to itself behind the images, a multiple of 64; often 0. */
+export const WORD_OWN_BYTES = 6;
 /** Sizes whose meaning depends on the kind. */
 export const WORD_SIZES = 8;
 export const SIZES = 8;
@@ -32,6 +35,8 @@ export const RETIRED = 1;
 /** Reader slots: word SLOT_WORD + slot holds generation + 1 of the image the reader uses, 0 when it uses none. */
 export const SLOT_WORD = 64;
 export const SLOTS = 256;
+/** Slots with memory of their own; readers beyond have none. */
+export const OWN_SLOTS = 64;
 /** What a slot holds for a generation; 0 is kept for idle, so the last generation shares its sign with the one before. */
 export function slotValue(generation: number): number {
   const value = (generation + 1) | 0;

@@ -4,12 +4,13 @@ import { isRangeLocked, lockRange, MappedFile, tryLockRange, unlockRange } from 
 import {
   CapacityError,
   HEADER_BYTES,
-  LAYOUT_VERSION,
+  LAYOUT_VERSIONS,
   LayoutError,
   LIVE,
   LOCK_SLOTS,
   LOCK_WRITER,
   MAGIC,
+  OWN_SLOTS,
   PAGE_BYTES,
   RETIRED,
   SIZES,
@@ -20,6 +21,7 @@ import {
   WORD_GENERATION,
   WORD_KIND,
   WORD_MAGIC,
+  WORD_OWN_BYTES,
   WORD_SIZES,
   WORD_STATE,
   WORD_VERSION,
@@ -28,8 +30,10 @@ import {
 /** How long a writer waits for readers of an image: a batch of packets lasts well below a millisecond. */
 const READER_DEADLINE_MS = 1_000;
 const MAX_NAME_BYTES = 200;
+/** Memory of two slots never shares a cache line: their owners run on different cores. */
+const CACHE_LINE_BYTES = 64;
 
-/** A mapped region: header words and the two images. */
+/** A mapped region: header words, the two images, and the memory that reader slots own. */
 export class Region implements Disposable {
   readonly file: MappedFile;
   readonly header: Int32Array;
@@ -65,19 +69,21 @@ export class Region implements Disposable {
   static create(
     folder: string,
     name: string,
-    spec: { kind: number; imageBytes: number; sizes: readonly number[]; generation?: number },
+    spec: { kind: number; imageBytes: number; sizes: readonly number[]; generation?: number; ownBytes?: number },
     fill: (image: Uint8Array) => void,
   ): void {
     const path = regionPath(folder, name);
     const capacity = Math.max(1, Math.ceil(spec.imageBytes / PAGE_BYTES)) * PAGE_BYTES;
     const temporary = join(folder, `.${name}.${process.pid}.${process.hrtime.bigint()}`);
-    using file = MappedFile.create(temporary, HEADER_BYTES + 2 * capacity);
+    const ownBytes = Math.ceil((spec.ownBytes ?? 0) / CACHE_LINE_BYTES) * CACHE_LINE_BYTES;
+    using file = MappedFile.create(temporary, HEADER_BYTES + 2 * capacity + OWN_SLOTS * ownBytes);
     const header = new Int32Array(file.buffer, 0, HEADER_BYTES / 4);
     header[WORD_MAGIC] = MAGIC;
-    header[WORD_VERSION] = LAYOUT_VERSION;
+    header[WORD_VERSION] = LAYOUT_VERSIONS[spec.kind]!;
     header[WORD_KIND] = spec.kind;
     header[WORD_CAPACITY] = capacity;
     header[WORD_GENERATION] = spec.generation ?? 0;
+    header[WORD_OWN_BYTES] = ownBytes;
     header.set(spec.sizes.slice(0, SIZES), WORD_SIZES);
     fill(file.u8.subarray(HEADER_BYTES, HEADER_BYTES + capacity));
     const before = openAny(path);
@@ -106,6 +112,16 @@ export class Region implements Disposable {
 
   image(generation: number): Uint8Array {
     return this.file.u8.subarray(this.imageOffset(generation), this.imageOffset(generation) + this.capacity);
+  }
+
+  /** Bytes that each of the first OWN_SLOTS reader slots owns; they begin as zeros. */
+  get ownBytes(): number {
+    return this.header[WORD_OWN_BYTES]! >>> 0;
+  }
+
+  /** Byte offset in the file of what a reader slot below OWN_SLOTS owns. */
+  ownOffset(slot: number): number {
+    return HEADER_BYTES + 2 * this.capacity + slot * this.ownBytes;
   }
 
   /**
@@ -147,6 +163,8 @@ export class Region implements Disposable {
 
 /** A reader's place in a region: it tells writers which image it is using. One per thread and region. */
 export class ReaderSlot {
+  /** 0…255; nobody else has it while this reader lives. */
+  readonly index: number;
   readonly #header: Int32Array;
   readonly #word: number;
 
@@ -155,6 +173,7 @@ export class ReaderSlot {
     this.#header = region.header;
     for (let slot = 0; slot < SLOTS; slot++) {
       if (!tryLockRange(region.file.fd, LOCK_SLOTS + slot, 1)) continue; // the lock dies with its holder
+      this.index = slot;
       this.#word = SLOT_WORD + slot;
       Atomics.store(this.#header, this.#word, 0);
       return;
@@ -268,10 +287,10 @@ function checkHeader(file: MappedFile, kind: number): void {
     if (found !== wanted) throw new LayoutError(path, `${what} is ${found}, not ${wanted}`);
   };
   want("magic", header[WORD_MAGIC]!, MAGIC);
-  want("layout version", header[WORD_VERSION]!, LAYOUT_VERSION);
   want("kind", header[WORD_KIND]!, kind);
+  want("layout version", header[WORD_VERSION]!, LAYOUT_VERSIONS[kind]!);
   const capacity = header[WORD_CAPACITY]!;
   if (capacity % PAGE_BYTES !== 0)
     throw new LayoutError(path, `image capacity ${capacity} is no multiple of ${PAGE_BYTES}`);
-  want("length", length, HEADER_BYTES + 2 * capacity);
+  want("length", length, HEADER_BYTES + 2 * capacity + OWN_SLOTS * header[WORD_OWN_BYTES]!);
 }

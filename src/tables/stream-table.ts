@@ -1,8 +1,11 @@
 import { effectiveSize, populate, rows } from "#maglev";
-import { KIND_STREAM, LayoutError } from "./layout.js";
+import { KIND_STREAM, LayoutError, OWN_SLOTS } from "./layout.js";
 import { ReaderSlot, Region, withWriter } from "./region.js";
 
-/** Sizes in the header: M, N and the tier's own fwmark. The image: lookup i32[M], then active i32[N]. */
+/**
+ * Sizes in the header: M, N and the tier's own fwmark. The image: lookup i32[M], then active i32[N]. A reader slot owns
+ * f64[N]: packets it sent to each target.
+ */
 const SIZE_POSITIONS = 0;
 const SIZE_TARGETS = 1;
 const SIZE_OWN_FWMARK = 2;
@@ -24,19 +27,21 @@ export type StreamTable = {
 
 /**
  * Makes an empty lookup table, or replaces the one of that name.
- * @param spec.size positions asked for; the table gets the largest prime not above, 3 at least
- * @param spec.targets N, 0…M
- * @param spec.ownFwmark for a table of balancers: the own one's fwmark
+ * @param table.size positions asked for; the table gets the largest prime not above, 3 at least
+ * @param table.targets N, 0…M
+ * @param table.ownFwmark for a table of balancers: the own one's fwmark
  */
 export function createStreamTable(
   folder: string,
   name: string,
-  spec: { readonly size: number; readonly targets: number; readonly ownFwmark: number },
+  table: { readonly size: number; readonly targets: number; readonly ownFwmark: number },
 ): { readonly size: number } {
-  const size = effectiveSize(spec.size);
-  const imageBytes = (size + spec.targets) * 4;
-  const sizes = [size, spec.targets, spec.ownFwmark];
-  Region.create(folder, name, { kind: KIND_STREAM, imageBytes, sizes }, (image) => image.fill(0xff, 0, imageBytes));
+  const { targets, ownFwmark } = table;
+  const size = effectiveSize(table.size);
+  const imageBytes = (size + targets) * 4;
+  const sizes = [size, targets, ownFwmark];
+  const spec = { kind: KIND_STREAM, imageBytes, sizes, ownBytes: targets * 8 };
+  Region.create(folder, name, spec, (image) => image.fill(0xff, 0, imageBytes));
   return { size };
 }
 
@@ -80,6 +85,21 @@ export function readStreamTable(folder: string, name: string): StreamTable {
 }
 
 /**
+ * Packets sent to each target index since the table was made, summed over the data plane's threads; copies.
+ * @throws ENOENT, {LayoutError}
+ */
+export function readTargetHits(folder: string, name: string): Float64Array {
+  using region = Region.open(folder, name, KIND_STREAM);
+  const { targets } = checkSizes(region);
+  const sum = new Float64Array(targets);
+  for (let slot = 0; slot < OWN_SLOTS; slot++) {
+    const hits = hitsOf(region, slot, targets);
+    for (let target = 0; target < targets; target++) sum[target]! += hits[target]!;
+  }
+  return sum;
+}
+
+/**
  * A live view of a table for the packet path. `enter` before, `leave` after a batch; in between `lookup` and `active` are
  * of one image that no writer touches. Allocates only in the constructor.
  */
@@ -88,18 +108,25 @@ export class StreamTableReader implements Disposable {
   readonly ownFwmark: number;
   lookup: Int32Array;
   active: Int32Array;
+  /** Packets per target index, for the user to count in: shared memory that this reader alone writes, or its own. */
+  readonly hits: Float64Array;
   readonly #region: Region;
   readonly #slot: ReaderSlot;
   readonly #views: readonly [Views, Views];
 
-  /** @throws ENOENT, {LayoutError}, {CapacityError} too many readers */
-  constructor(folder: string, name: string) {
+  /**
+   * @param isCounting whether `hits` is shared, for {@link readTargetHits}; it goes on from the slot's last owner
+   * @throws ENOENT, {LayoutError}, {CapacityError} too many readers
+   */
+  constructor(folder: string, name: string, { isCounting = false } = {}) {
     this.#region = Region.open(folder, name, KIND_STREAM);
     try {
       const { size, targets } = checkSizes(this.#region);
       this.size = size;
       this.ownFwmark = this.#region.size(SIZE_OWN_FWMARK);
       this.#slot = new ReaderSlot(this.#region);
+      const { index } = this.#slot;
+      this.hits = isCounting && index < OWN_SLOTS ? hitsOf(this.#region, index, targets) : new Float64Array(targets);
       this.#views = [tableViews(this.#region, 0, size, targets), tableViews(this.#region, 1, size, targets)];
       this.lookup = this.#views[0].lookup;
       this.active = this.#views[0].active;
@@ -129,6 +156,10 @@ export class StreamTableReader implements Disposable {
 
 type Views = { readonly lookup: Int32Array; readonly active: Int32Array };
 
+function hitsOf(region: Region, slot: number, targets: number): Float64Array {
+  return new Float64Array(region.file.buffer, region.ownOffset(slot), targets);
+}
+
 function tableViews(region: Region, generation: number, size: number, targets: number): Views {
   return viewsOf(region.file.buffer, region.imageOffset(generation), size, targets);
 }
@@ -142,6 +173,9 @@ function checkSizes(region: Region): { size: number; targets: number } {
   const targets = region.size(SIZE_TARGETS);
   if (size < 3 || (size + targets) * 4 > region.capacity) {
     throw new LayoutError(region.file.path, `M=${size}, N=${targets} do not fit an image of ${region.capacity} bytes`);
+  }
+  if (targets * 8 > region.ownBytes) {
+    throw new LayoutError(region.file.path, `counters of N=${targets} do not fit ${region.ownBytes} bytes`);
   }
   return { size, targets };
 }

@@ -18,6 +18,7 @@ const NFT_CMP_NEQ = 1;
 const META_KEYS = { mark: 3, nfproto: 15, l4proto: 16 } as const;
 const NFT_PAYLOAD_NETWORK_HEADER = 1;
 const NFQUEUE_REVISION = 3;
+const FLAG_BYPASS = 1;
 const FLAG_FANOUT = 2;
 
 /** Loads a property of the packet: `mark` (u32, host order), `nfproto` (2 IPv4, 10 IPv6) or `l4proto`. */
@@ -62,12 +63,25 @@ export function decodeCounter(data: Uint8Array): { readonly packets: number; rea
   return { packets: Number(packets ?? 0n), bytes: Number(bytes ?? 0n) };
 }
 
-/** Queues first … last; without a listener packets are dropped. */
-export type QueueRange = { readonly first: number; readonly last: number; readonly isFanout: boolean };
+/** Queues first … last. */
+export type QueueRange = {
+  readonly first: number;
+  readonly last: number;
+  /** Which queue a packet takes follows from the processor it is on, not from a hash of its addresses. */
+  readonly isFanout: boolean;
+  /** Without a listener packets pass, without a mark, instead of being dropped. */
+  readonly isBypass?: boolean;
+};
+
+/** `NFT_QUEUE_FLAG_*` and `NFQ_FLAG_*` are the same numbers (nf_tables.h, xt_NFQUEUE.h, v6.18). */
+function queueFlags({ isFanout, isBypass = false }: QueueRange): number {
+  return (isFanout ? FLAG_FANOUT : 0) | (isBypass ? FLAG_BYPASS : 0);
+}
 
 /** The `queue` expression (CONFIG_NFT_QUEUE). */
-export function nativeQueue({ first, last, isFanout }: QueueRange): Expression {
-  const fields = { first, total: last - first + 1, flags: isFanout ? FLAG_FANOUT : 0 };
+export function nativeQueue(range: QueueRange): Expression {
+  const { first, last } = range;
+  const fields = { first, total: last - first + 1, flags: queueFlags(range) };
   return { name: "queue", data: queueAttributes.encode(fields, "queue") };
 }
 
@@ -75,8 +89,9 @@ export function nativeQueue({ first, last, isFanout }: QueueRange): Expression {
  * The xt NFQUEUE target through nf_tables' compat expression (CONFIG_NFT_COMPAT, CONFIG_NETFILTER_XT_TARGET_NFQUEUE).
  * `struct xt_NFQ_info_v3`, include/uapi/linux/netfilter/xt_NFQUEUE.h (v6.18): three u16 in host order, padded to 8.
  */
-export function compatQueue({ first, last, isFanout }: QueueRange): Expression {
-  const info = new Uint8Array(new Uint16Array([first, last - first + 1, isFanout ? FLAG_FANOUT : 0, 0]).buffer);
+export function compatQueue(range: QueueRange): Expression {
+  const { first, last } = range;
+  const info = new Uint8Array(new Uint16Array([first, last - first + 1, queueFlags(range), 0]).buffer);
   return {
     name: "target",
     data: targetAttributes.encode({ name: "NFQUEUE", revision: NFQUEUE_REVISION, info }, "target"),

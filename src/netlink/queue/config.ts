@@ -1,4 +1,3 @@
-import { readFileSync } from "node:fs";
 import {
   NETLINK_NO_ENOBUFS,
   NetlinkSocket,
@@ -9,18 +8,24 @@ import {
 } from "#sys";
 import { NetlinkConnection } from "../connection.js";
 import { NetlinkError } from "../error.js";
+import { encodeMessage } from "../message.js";
 import { type ConfigMessage, configMessage } from "./codecs.js";
+import { readQueueStates } from "./state.js";
 
 const NETLINK_NETFILTER = 12;
 /** NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_CONFIG. */
 const CONFIG_MESSAGE = (3 << 8) | 2;
 const NFQNL_CFG_CMD_BIND = 1;
+const NFQNL_COPY_NONE = 0;
 const NFQNL_COPY_PACKET = 2;
 /** GSO packets come whole, not cut into segments; one verdict holds for all of them. */
 const NFQA_CFG_F_GSO = 4;
+/** Packets that find the queue or the socket's buffer full pass without a verdict instead of being dropped. */
+const NFQA_CFG_F_FAIL_OPEN = 1;
+const NLM_F_REQUEST = 1;
 const CONFIG_TIMEOUT_MS = 2_000;
 /** How long a receive blocks at most: a lost wake-up costs a stop that much. */
-const IDLE_TIMEOUT_MS = 1_000;
+const IDLE_TIMEOUT_MS = 500;
 /** What one queued packet takes of the socket's buffer: two slabs for headers and up to 256 bytes of payload. */
 const BUFFER_BYTES_PER_PACKET = 2_048;
 
@@ -32,32 +37,36 @@ export type QueueOptions = {
   readonly maxPackets: number;
   /** Bytes of each packet that are copied out. */
   readonly copyBytes: number;
+  /** What finds no room passes without a mark instead of being dropped. */
+  readonly isFailOpen: boolean;
 };
 
-/** A bound NFQUEUE on a socket of its own, which takes its packets and verdicts. Closing it drops what is queued. */
+/**
+ * A bound NFQUEUE on a socket of its own, which takes its packets and verdicts. Packets gather from now on, before anybody
+ * receives. Closing it drops what is queued.
+ */
 export class QueueSocket implements Disposable {
+  readonly queueNumber: number;
   readonly receiveBufferAsked: number;
   readonly receiveBufferBytes: number;
   readonly #socket: NetlinkSocket;
 
   /** @throws {NetlinkError} EPERM: another process serves the queue, or CAP_NET_ADMIN is missing; the text says which */
-  constructor({ queueNumber, maxPackets, copyBytes }: QueueOptions) {
+  constructor({ queueNumber, maxPackets, copyBytes, isFailOpen }: QueueOptions) {
+    this.queueNumber = queueNumber;
     this.#socket = new NetlinkSocket(NETLINK_NETFILTER, { receiveTimeoutMs: CONFIG_TIMEOUT_MS });
     try {
       const connection = new NetlinkConnection(this.#socket);
-      const configure = (what: string, attributes: ConfigMessage["attributes"]) => {
-        const header = { family: 0, version: 0, resourceId: queueNumber };
-        const body = configMessage.encode({ header, attributes }, "");
-        connection.request(`NFQUEUE ${queueNumber} ${what}`, CONFIG_MESSAGE, 0, body);
-      };
+      const configure = (what: string, attributes: ConfigMessage["attributes"]) =>
+        connection.request(`NFQUEUE ${queueNumber} ${what}`, CONFIG_MESSAGE, 0, configBody(queueNumber, attributes));
       bind(queueNumber, () =>
         configure("bind", { command: { command: NFQNL_CFG_CMD_BIND, pad: 0, protocolFamily: 0 } }),
       );
       configure("parameters", {
-        parameters: { copyRange: copyBytes, copyMode: NFQNL_COPY_PACKET },
+        parameters: { copyRange: copyBytes, copyMode: NFQNL_COPY_NONE },
         maxPackets,
-        mask: NFQA_CFG_F_GSO,
-        flags: NFQA_CFG_F_GSO,
+        mask: NFQA_CFG_F_GSO | NFQA_CFG_F_FAIL_OPEN,
+        flags: NFQA_CFG_F_GSO | (isFailOpen ? NFQA_CFG_F_FAIL_OPEN : 0),
       });
       // Without this one full buffer makes the kernel refuse everything until it has been emptied; losses are told by the
       // queue's own counters (/proc/net/netfilter/nfnetlink_queue).
@@ -65,6 +74,8 @@ export class QueueSocket implements Disposable {
       this.receiveBufferAsked = maxPackets * BUFFER_BYTES_PER_PACKET;
       this.receiveBufferBytes = raiseReceiveBuffer(this.#socket.fd, this.receiveBufferAsked);
       setReceiveTimeout(this.#socket.fd, IDLE_TIMEOUT_MS);
+      // Last and without an answer to wait for: from here on what is received are packets.
+      this.#configure({ parameters: { copyRange: copyBytes, copyMode: NFQNL_COPY_PACKET } });
     } catch (error) {
       this.#socket[Symbol.dispose]();
       throw error;
@@ -79,9 +90,25 @@ export class QueueSocket implements Disposable {
     return this.#socket.portId;
   }
 
+  /**
+   * From now on nothing is queued: what comes counts as dropped by a full queue, or passes if the queue is fail-open. So
+   * what is queued can be answered to the last packet. No answer is asked for: another thread may be receiving.
+   */
+  stopFilling(): void {
+    this.#configure({ maxPackets: 0 });
+  }
+
+  #configure(attributes: ConfigMessage["attributes"]): void {
+    this.#socket.send(encodeMessage(CONFIG_MESSAGE, NLM_F_REQUEST, 0, configBody(this.queueNumber, attributes)));
+  }
+
   [Symbol.dispose](): void {
     this.#socket[Symbol.dispose]();
   }
+}
+
+function configBody(queueNumber: number, attributes: ConfigMessage["attributes"]): Uint8Array {
+  return configMessage.encode({ header: { family: 0, version: 0, resourceId: queueNumber }, attributes }, "");
 }
 
 /** The kernel says EPERM both without CAP_NET_ADMIN and when another socket has the queue; its list of queues tells which. */
@@ -90,13 +117,9 @@ function bind(queueNumber: number, work: () => void): void {
     work();
   } catch (error) {
     if (!(error instanceof NetlinkError) || !["EBUSY", "EPERM"].includes(error.errno)) throw error;
-    const reason = isServed(queueNumber) ? "another process serves this queue" : "CAP_NET_ADMIN is missing";
+    const reason = readQueueStates().has(queueNumber)
+      ? "another process serves this queue"
+      : "CAP_NET_ADMIN is missing";
     throw new NetlinkError(`NFQUEUE ${queueNumber} bind`, error.errno, reason);
   }
-}
-
-/** Whether a socket is bound to the queue: one line per queue, number first (net/netfilter/nfnetlink_queue.c, v6.18). */
-function isServed(queueNumber: number): boolean {
-  const list = readFileSync("/proc/thread-self/net/netfilter/nfnetlink_queue", "utf8");
-  return list.split("\n").some((line) => line.trim().startsWith(`${queueNumber} `));
 }

@@ -1,4 +1,5 @@
 // For callers
 export { type QueueOptions, QueueSocket } from "./config.js";
 export { PacketBatch } from "./packet-batch.js";
-export { VerdictBuffer } from "./verdict-buffer.js";
+export { parseQueueStates, type QueueState, readQueueStates } from "./state.js";
+export { dropUpTo, VerdictBuffer } from "./verdict-buffer.js";

@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { attr, attributes, be16, be32, concat, struct, u8 } from "#bytes";
 import { encodeMessage } from "../message.js";
-import { VerdictBuffer } from "./index.js";
+import { parseQueueStates, VerdictBuffer } from "./index.js";
 
 const header = struct("nfgenmsg", { family: u8, version: u8, resourceId: be16 });
 const verdictHeader = struct("nfqnl_msg_verdict_hdr", { verdict: be32, packetId: be32 });
@@ -41,4 +41,31 @@ test("VerdictBuffer writes what the declared codec writes", () => {
 test("the attributes of an accept with mark 101 are the bytes measured from nfqlb", () => {
   // nfqlb 1.2.0 on Linux 6.18, strace of its verdict for packet 1: NFQA_VERDICT_HDR, then NFQA_MARK
   expect(hex(encodeVerdict(2, 1, 101)).slice(40)).toBe("0c0002000000000100000001" + "0800030000000065");
+});
+
+test("the kernel's list of queues is read, and lines that are none are passed over", () => {
+  // Linux 6.18.44: two queues bound, 300 packets sent to both, nobody receives; queue 4 holds 10 packets at most.
+  const text =
+    "    4 2764262628    10 2   256   152     0       10  1\n    5 3916138408   138 2  1500     0     0      138  1\n";
+  expect([...parseQueueStates(`rubbish\n${text}`).values()]).toEqual([
+    {
+      queueNumber: 4,
+      portId: 2764262628,
+      waiting: 10,
+      copyBytes: 256,
+      queueDropped: 152,
+      userDropped: 0,
+      lastPacketId: 10,
+    },
+    {
+      queueNumber: 5,
+      portId: 3916138408,
+      waiting: 138,
+      copyBytes: 1500,
+      queueDropped: 0,
+      userDropped: 0,
+      lastPacketId: 138,
+    },
+  ]);
+  expect(parseQueueStates("").size).toBe(0);
 });

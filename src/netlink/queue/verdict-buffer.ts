@@ -2,12 +2,14 @@ import { SendBlock } from "#sys";
 
 const NFNL_SUBSYS_QUEUE = 3;
 const NFQNL_MSG_VERDICT = 1;
+const NFQNL_MSG_VERDICT_BATCH = 3;
 const NLM_F_REQUEST = 1;
 const NFQA_VERDICT_HDR = 2;
 const NFQA_MARK = 3;
 
 /** nlmsghdr 16 + nfgenmsg 4 + NFQA_VERDICT_HDR (4 + 8) + NFQA_MARK (4 + 4). */
 const VERDICT_BYTES = 40;
+const BATCH_VERDICT_BYTES = 32;
 const VERDICT = 24; // nfqnl_msg_verdict_hdr.verdict
 const PACKET_ID = 28; // nfqnl_msg_verdict_hdr.id
 const MARK = 36; // payload of NFQA_MARK; be32 although uapi says __u32: nfnetlink_queue.c applies ntohl
@@ -76,6 +78,26 @@ export class VerdictBuffer {
   bytes(): Uint8Array {
     return this.#block.u8.slice(0, this.count * VERDICT_BYTES);
   }
+}
+
+/**
+ * Drops every packet of a queue up to and including `packetId` (as PacketBatch gives it) that has no verdict yet: what a
+ * thread that ended had received and not answered. The kernel tells ENOENT on the socket when there was none.
+ * @returns 0 or an errno
+ * @see nfqnl_recv_verdict_batch, net/netfilter/nfnetlink_queue.c (v6.18)
+ */
+export function dropUpTo(fd: number, queueNumber: number, packetId: number): number {
+  const block = new SendBlock(BATCH_VERDICT_BYTES);
+  block.view.setUint32(0, BATCH_VERDICT_BYTES, true);
+  block.view.setUint16(4, (NFNL_SUBSYS_QUEUE << 8) | NFQNL_MSG_VERDICT_BATCH, true);
+  block.view.setUint16(6, NLM_F_REQUEST, true);
+  block.view.setUint16(18, queueNumber, false);
+  block.view.setUint16(20, 12, true);
+  block.view.setUint16(22, NFQA_VERDICT_HDR, true);
+  block.view.setUint32(VERDICT, DROP, true);
+  block.view.setUint32(PACKET_ID, packetId, true);
+  const sent = block.send(fd, BATCH_VERDICT_BYTES);
+  return sent === BATCH_VERDICT_BYTES ? 0 : sent < 0 ? -sent : EIO;
 }
 
 /** A send fails only for want of memory or by a signal; both pass. */

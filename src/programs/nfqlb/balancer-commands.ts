@@ -1,14 +1,16 @@
 import { join } from "node:path";
-import type { WorkerReady, WorkerSettings } from "#dataplane";
+import type { WorkerSettings } from "#dataplane";
+import { QueueSocket, readQueueStates } from "#netlink/queue";
 import { CounterFile, ensureFlows, TraceFile } from "#tables";
 import { type Command, CommandError, type Io, numberOption, regionName, shmFolder } from "./command.js";
-import { DEFAULT_FLOW_ADDRESS, parseFlowAddress } from "./flow-address.js";
-import { answerFlowRequest } from "./flow-requests.js";
+import { DEFAULT_FLOW_ADDRESS, type FlowAddress, parseFlowAddress } from "./flow-address.js";
+import { answerFlowRequest, type FlowSocketState } from "./flow-requests.js";
 import { serveFlowSocket } from "./flow-server.js";
 import { keepHouse } from "./housekeeping.js";
 import { COUNTERS, DEFAULT_FLOWS, TRACE, TRACE_FLOWS } from "./names.js";
 import type { OptionSpec, ParsedOptions } from "./options.js";
 import { PlaneLog } from "./plane-log.js";
+import { type Loss, QueueMonitor } from "./queue-monitor.js";
 import { QueueThreads } from "./queue-threads.js";
 import { describeRunning, type RunningOptions } from "./running.js";
 
@@ -28,6 +30,11 @@ const COPY_BYTES = 256;
 const commonOptions: readonly OptionSpec[] = [
   { name: "queue", kind: "value", default: "2", help: "NFQUEUE number, or a range first:last" },
   { name: "qlength", kind: "value", default: "1024", help: "Packets a queue holds" },
+  {
+    name: "fail_open",
+    kind: "switch",
+    help: "Packets that find a queue full pass without a mark; else they are dropped",
+  },
   { name: "mtu", kind: "value", default: "1500", help: "MTU of the traffic, at least 576" },
   { name: "hash_mode", kind: "value", default: "1", help: "1 = SCTP on its ports only, else the whole tuple" },
   { name: "notargets_fwmark", kind: "value", default: "-1", help: "fwmark when no target is active; -1 drops" },
@@ -66,58 +73,93 @@ const flowlb: Command = {
 
 export const BALANCER_COMMANDS: readonly Command[] = [lb, flowlb];
 
-/** Runs the data plane until SIGTERM, SIGINT or a queue that cannot be served. */
+/**
+ * Runs the data plane until SIGTERM, SIGINT or a queue that cannot be served. The queues are bound first of all: from then
+ * on packets wait instead of being lost.
+ */
 async function balance(options: ParsedOptions, io: Io, { mode }: { mode: "lb" | "flowlb" }): Promise<number> {
   const folder = shmFolder(io.env);
   const queues = parseQueues(options.values.get("queue") ?? "2");
   const running = readRunningOptions(options, queues, mode);
   const { flowsName } = running;
   const traceRate = numberOption(options, "trace_rate", 1_000, 1, MAX_TRACE_RATE);
-  if (flowsName !== null) ensureFlows(folder, flowsName);
+  const flowAddress = parseFlowAddress(io.env["NFQLB_FLOW_ADDRESS"] || DEFAULT_FLOW_ADDRESS);
   using counters = CounterFile.create(folder, COUNTERS, queues.length, describeRunning(running));
+  const sockets = bindQueues(options, queues);
+  if (flowsName !== null) ensureFlows(folder, flowsName);
   ensureFlows(folder, TRACE_FLOWS);
   using trace = TraceFile.own(folder, TRACE, queues.length + 1, traceRecords(traceRate));
   const log = new PlaneLog(trace, io.error);
-  const flowSocket =
-    flowsName === null
-      ? null
-      : await serveFlowSocket(parseFlowAddress(io.env["NFQLB_FLOW_ADDRESS"] || DEFAULT_FLOW_ADDRESS), (request) =>
-          answerFlowRequest(request, { folder, flowsName, traceFlowsName: TRACE_FLOWS, counters, trace, log }),
-        ).catch((error: Error) => {
-          throw new CommandError(`Flow server bind: ${error.message}`);
-        });
-  const settings = queues.map((queueNumber, worker) =>
-    workerSettings(options, { folder, queueNumber, worker, running, traceRate }),
-  );
+  using monitor = new QueueMonitor(counters, queues, (loss) => log.log("warning", lossLine(loss)));
+  const served = sockets.map((socket, worker) => ({
+    socket,
+    settings: workerSettings(options, { folder, socket, worker, running, traceRate }),
+  }));
+  let end: (exitCode: number) => void = () => {};
+  const ended = new Promise<number>((resolve) => {
+    end = resolve;
+  });
+  const threads = new QueueThreads(join(__dirname, "queue-worker.cjs"), served, {
+    onRestart: (queueNumber, error, inMs) =>
+      log.log(
+        "warning",
+        `queue ${queueNumber}: thread failed, started again in ${inMs} ms: ${describeError(error)}`,
+      ),
+    onFatal: (queueNumber, error) => {
+      io.error(`queue ${queueNumber}: ${describeError(error)}\n`);
+      end(1);
+    },
+  });
   io.out(fragmentLine(running));
   const endHousekeeping = keepHouse({ folder, flowsName, trace, counters, log });
-  return await new Promise<number>((resolve) => {
-    let exitCode = 0;
-    const threads = new QueueThreads(join(__dirname, "queue-worker.cjs"), settings, {
-      onAllReady: (ready) => {
-        io.out(ready.map((one) => queueLine(options, one)).join(""));
-        counters.setReady();
-      },
-      onRestart: (queueNumber, error) =>
-        log.log("warning", `queue ${queueNumber}: thread restarted after: ${describeError(error)}`),
-      onFatal: (queueNumber, error) => {
-        io.error(`queue ${queueNumber}: ${describeError(error)}\n`);
-        exitCode = 1;
-        end();
-      },
+  process.on("SIGTERM", () => end(0));
+  process.on("SIGINT", () => end(0));
+  process.on("SIGHUP", () => {});
+  try {
+    using _flowSocket = flowsName === null ? null : await listenForFlows(flowAddress, { folder, flowsName, traceFlowsName: TRACE_FLOWS, counters, trace, log });
+    void threads.ready.then(() => {
+      io.out(sockets.map((socket) => queueLine(options, socket)).join(""));
+      counters.setReady();
     });
-    let isEnding = false;
-    const end = () => {
-      if (isEnding) return;
-      isEnding = true;
-      flowSocket?.[Symbol.dispose]();
-      endHousekeeping();
-      void threads.stop().then(() => resolve(exitCode));
-    };
-    process.on("SIGTERM", end);
-    process.on("SIGINT", end);
-    process.on("SIGHUP", () => {});
-  });
+    return await ended;
+  } finally {
+    endHousekeeping();
+    const hasStopped = await threads.stop();
+    monitor.sample(readQueueStates());
+    if (!hasStopped) process.exit(1); // a thread hangs: it would hold up the end of the process
+    for (const socket of sockets) socket[Symbol.dispose]();
+  }
+}
+
+async function listenForFlows(address: FlowAddress, state: FlowSocketState): Promise<Disposable> {
+  try {
+    return await serveFlowSocket(address, (request) => answerFlowRequest(request, state));
+  } catch (error) {
+    throw new CommandError(`Flow server bind: ${describeError(error)}`);
+  }
+}
+
+/** Binds all queues or none. @throws {CommandError} another process has one, or CAP_NET_ADMIN is missing */
+function bindQueues(options: ParsedOptions, queues: readonly number[]): readonly QueueSocket[] {
+  const sockets: QueueSocket[] = [];
+  for (const queueNumber of queues) {
+    try {
+      const maxPackets = numberOption(options, "qlength", 1024, 1, MAX_U32);
+      const copyBytes = copyRange(options);
+      sockets.push(
+        new QueueSocket({ queueNumber, maxPackets, copyBytes, isFailOpen: options.values.has("fail_open") }),
+      );
+    } catch (error) {
+      for (const socket of sockets) socket[Symbol.dispose]();
+      throw new CommandError(`queue ${queueNumber}: ${describeError(error)}`);
+    }
+  }
+  return sockets;
+}
+
+/** Bytes of a packet that are copied out. */
+function copyRange(options: ParsedOptions): number {
+  return Math.min(numberOption(options, "mtu", 1500, MIN_MTU, 65_535), COPY_BYTES);
 }
 
 function describeError(error: unknown): string {
@@ -161,19 +203,15 @@ function readRunningOptions(options: ParsedOptions, queues: readonly number[], m
 
 function workerSettings(
   options: ParsedOptions,
-  own: { folder: string; queueNumber: number; worker: number; running: RunningOptions; traceRate: number },
+  own: { folder: string; socket: QueueSocket; worker: number; running: RunningOptions; traceRate: number },
 ): WorkerSettings {
-  const { folder, queueNumber, worker, running, traceRate } = own;
-  const { size, buckets, lifetimeMs, mtu } = running.fragments;
+  const { folder, socket, worker, running, traceRate } = own;
+  const { size, buckets, lifetimeMs } = running.fragments;
   return {
     folder,
     countersName: COUNTERS,
     worker,
-    queue: {
-      queueNumber,
-      maxPackets: numberOption(options, "qlength", 1024, 1, MAX_U32),
-      copyBytes: Math.min(mtu, COPY_BYTES),
-    },
+    queue: { fd: socket.fd, queueNumber: socket.queueNumber, copyBytes: copyRange(options) },
     flowsName: running.flowsName,
     streamName: running.streamName,
     tierName: running.tierName,
@@ -188,8 +226,12 @@ function fragmentLine({ fragments: { size, buckets, mtu, lifetimeMs } }: Running
   return `FragTable; size=${size}, buckets=${buckets}, frag=0, mtu=${mtu}, ttl=${lifetimeMs}\n`;
 }
 
-function queueLine(options: ParsedOptions, ready: WorkerReady): string {
+function queueLine(options: ParsedOptions, { receiveBufferBytes, receiveBufferAsked }: QueueSocket): string {
   const length = options.values.get("qlength") ?? "1024";
   const mtu = options.values.get("mtu") ?? "1500";
-  return `queue_length=${length}, mtu=${mtu}, SO_RCVBUF=${ready.receiveBufferBytes} (${ready.receiveBufferAsked})\n`;
+  return `queue_length=${length}, mtu=${mtu}, SO_RCVBUF=${receiveBufferBytes} (${receiveBufferAsked})\n`;
+}
+
+function lossLine({ queueNumber, queueDropped, userDropped }: Loss): string {
+  return `queue ${queueNumber}: packets lost: ${queueDropped} as the queue was full, ${userDropped} as its buffer was`;
 }

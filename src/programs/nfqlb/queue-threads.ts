@@ -1,121 +1,149 @@
 import { Worker } from "node:worker_threads";
-import type { WorkerReady, WorkerSettings } from "#dataplane";
+import type { WorkerSettings } from "#dataplane";
+import type { QueueSocket } from "#netlink/queue";
 import { NetlinkSocket } from "#sys";
 
 const NETLINK_NETFILTER = 12;
 /** nlmsghdr of a NLMSG_NOOP: 16 bytes, type 1. Any message ends a blocking receive. */
 const WAKE_UP = new Uint8Array(new Uint32Array([16, 1, 0, 0]).buffer);
-/** A thread that fails sooner than this after its start is not started again at once. */
+/** A thread that serves this long has nothing to do with the fault before it. */
 const STABLE_MS = 5_000;
+/** Faults one after the other: the first restart is at once, further ones after a wait that doubles, up to the last. */
+const FIRST_BACKOFF_MS = 20;
+const LAST_BACKOFF_MS = 1_000;
+/** So many faults in a row mean that the queue cannot be served: 15 s of them. */
+const MOST_FAULTS = 20;
+/** A thread that has not ended by then after it was told to is left behind. */
+const STOP_DEADLINE_MS = 700;
 
 /** What happens to the threads, for the log and for the program's end. */
 export type ThreadEvents = {
-  /** All queues are bound; called once. */
-  readonly onAllReady: (ready: readonly WorkerReady[]) => void;
-  /** A thread failed and is started again. */
-  readonly onRestart: (queueNumber: number, error: unknown) => void;
-  /** A queue cannot be served: its thread failed at its start, or again right after a restart. */
+  /** A thread failed and is started again after `inMs`; the other queues are served meanwhile. */
+  readonly onRestart: (queueNumber: number, error: unknown, inMs: number) => void;
+  /** A queue cannot be served: its thread never began to, or fails again and again. */
   readonly onFatal: (queueNumber: number, error: unknown) => void;
 };
 
-type Thread = { worker: Worker; ready: WorkerReady | null; startedMs: number };
+/** A queue to serve: its socket, and what its thread needs. */
+export type ServedQueue = { readonly socket: QueueSocket; readonly settings: WorkerSettings };
+
+type Thread = {
+  readonly queue: ServedQueue;
+  worker: Worker | null;
+  isReady: boolean;
+  hasServed: boolean;
+  startedMs: number;
+  faults: number;
+};
 
 /** The threads of all queues: started together, restarted one by one after a fault, stopped together. */
 export class QueueThreads {
+  /** Resolves when every queue is being served. */
+  readonly ready: Promise<void>;
   readonly #stop = new Int32Array(new SharedArrayBuffer(4));
   readonly #waker = new NetlinkSocket(NETLINK_NETFILTER);
-  readonly #threads: (Thread | null)[];
-  readonly #settings: readonly WorkerSettings[];
+  readonly #threads: readonly Thread[];
   readonly #file: string;
   readonly #events: ThreadEvents;
-  #isAllReadyTold = false;
-  #onAllStopped: (() => void) | null = null;
+  #tellReady: () => void = () => {};
+  #tellStopped: () => void = () => {};
 
-  /** @param file the worker's JavaScript file */
-  constructor(file: string, settings: readonly WorkerSettings[], events: ThreadEvents) {
+  /**
+   * @param file the worker's JavaScript file
+   * @param queues bound sockets; they stay the caller's, who closes them after {@link stop}
+   */
+  constructor(file: string, queues: readonly ServedQueue[], events: ThreadEvents) {
     this.#file = file;
-    this.#settings = settings;
     this.#events = events;
-    this.#threads = settings.map(() => null);
-    // A thread blocked in a receive would hold up the end of the process.
-    process.on("exit", () => this.#askToStop());
-    settings.forEach((_, index) => {
-      this.#start(index);
+    this.#threads = queues.map((queue) => ({
+      queue,
+      worker: null,
+      isReady: false,
+      hasServed: false,
+      startedMs: 0,
+      faults: 0,
+    }));
+    this.ready = new Promise((resolve) => {
+      this.#tellReady = resolve;
     });
+    // A thread blocked in a receive would hold up the end of the process.
+    process.on("exit", this.#askToStop);
+    for (const thread of this.#threads) this.#start(thread);
   }
 
-  /** Lets every thread answer what is queued and end; resolves when all have. */
-  stop(): Promise<void> {
-    const stopped = new Promise<void>((resolve) => {
-      this.#onAllStopped = resolve;
+  /**
+   * Ends the inflow, lets every thread answer what is queued and end. Resolves when all have, with true, or with false
+   * after a deadline: a thread hangs.
+   */
+  async stop(): Promise<boolean> {
+    for (const { queue } of this.#threads) queue.socket.stopFilling();
+    let deadline: NodeJS.Timeout | undefined;
+    const hasStopped = await new Promise<boolean>((resolve) => {
+      this.#tellStopped = () => resolve(true);
+      deadline = setTimeout(() => resolve(false), STOP_DEADLINE_MS);
+      this.#askToStop();
+      this.#tellIfStopped();
     });
-    this.#askToStop();
-    this.#tellIfAllStopped();
-    return stopped;
+    clearTimeout(deadline);
+    process.off("exit", this.#askToStop);
+    this.#waker[Symbol.dispose]();
+    return hasStopped;
   }
 
   get #isStopping(): boolean {
     return Atomics.load(this.#stop, 0) !== 0;
   }
 
-  #askToStop(): void {
+  readonly #askToStop = (): void => {
     Atomics.store(this.#stop, 0, 1);
-    for (const thread of this.#threads) if (thread?.ready) this.#wake(thread.ready.portId);
-  }
+    for (const { worker, queue } of this.#threads) if (worker !== null) this.#wake(queue.socket.portId);
+  };
 
-  /** The thread may be gone already, and its receive has a time-out of its own: a failed wake-up costs a second. */
+  /** A receive has a time-out of its own: a wake-up that fails for want of room costs half a second. */
   #wake(portId: number): void {
     try {
       this.#waker.sendTo(portId, WAKE_UP);
     } catch {
-      // ECONNREFUSED: it has closed its socket.
+      // EAGAIN: the buffer is full, so the thread is awake.
     }
   }
 
-  #start(index: number): void {
-    const settings = this.#settings[index]!;
-    const worker = new Worker(this.#file, { workerData: { settings, stop: this.#stop } });
-    const thread: Thread = { worker, ready: null, startedMs: performance.now() };
+  #start(thread: Thread): void {
+    const worker = new Worker(this.#file, { workerData: { settings: thread.queue.settings, stop: this.#stop } });
     let fault: unknown = null;
-    this.#threads[index] = thread;
-    worker.on("message", (ready: WorkerReady) => {
-      thread.ready = ready;
-      if (this.#isStopping) this.#wake(ready.portId);
-      this.#tellIfAllReady();
+    thread.worker = worker;
+    thread.isReady = false;
+    thread.startedMs = performance.now();
+    worker.on("message", () => {
+      thread.isReady = true;
+      thread.hasServed = true;
+      if (this.#threads.every(({ isReady }) => isReady)) this.#tellReady();
     });
     worker.on("error", (error) => {
       fault = error;
     });
     worker.on("exit", () => {
-      this.#threads[index] = null;
-      if (this.#isStopping) this.#tellIfAllStopped();
-      else this.#recover(index, thread, fault);
+      thread.worker = null;
+      if (this.#isStopping) this.#tellIfStopped();
+      else this.#recover(thread, fault);
     });
   }
 
-  #recover(index: number, thread: Thread, fault: unknown): void {
-    const { queueNumber } = this.#settings[index]!.queue;
-    const hasServed = thread.ready !== null && performance.now() - thread.startedMs >= STABLE_MS;
-    if (!hasServed) {
+  #recover(thread: Thread, fault: unknown): void {
+    const { queueNumber } = thread.queue.socket;
+    const isStable = thread.isReady && performance.now() - thread.startedMs >= STABLE_MS;
+    thread.faults = isStable ? 1 : thread.faults + 1;
+    if (!thread.hasServed || thread.faults > MOST_FAULTS) {
       this.#events.onFatal(queueNumber, fault);
       return;
     }
-    this.#events.onRestart(queueNumber, fault);
-    this.#start(index);
+    const inMs = thread.faults === 1 ? 0 : Math.min(LAST_BACKOFF_MS, FIRST_BACKOFF_MS * 2 ** (thread.faults - 2));
+    this.#events.onRestart(queueNumber, fault, inMs);
+    if (inMs === 0) this.#start(thread);
+    else setTimeout(() => this.#isStopping || this.#start(thread), inMs).unref();
   }
 
-  #tellIfAllReady(): void {
-    if (this.#isAllReadyTold) return;
-    const ready = this.#threads.map((thread) => thread?.ready ?? null);
-    if (!ready.every((one) => one !== null)) return;
-    this.#isAllReadyTold = true;
-    this.#events.onAllReady(ready);
-  }
-
-  #tellIfAllStopped(): void {
-    if (this.#onAllStopped === null || this.#threads.some((thread) => thread !== null)) return;
-    this.#waker[Symbol.dispose]();
-    this.#onAllStopped();
-    this.#onAllStopped = null;
+  #tellIfStopped(): void {
+    if (this.#threads.every(({ worker }) => worker === null)) this.#tellStopped();
   }
 }

@@ -1,0 +1,46 @@
+import { readFileSync } from "node:fs";
+
+/** A queue as the kernel sees it. */
+export type QueueState = {
+  readonly queueNumber: number;
+  /** Netlink port of the socket that serves it. */
+  readonly portId: number;
+  /** Packets that wait for their verdict. */
+  readonly waiting: number;
+  /** Bytes of each packet that are copied out. */
+  readonly copyBytes: number;
+  /** Packets lost because the queue was full, u32 since the queue was bound. */
+  readonly queueDropped: number;
+  /** Packets lost because they could not be handed to the socket, mostly for a full receive buffer; u32 as above. */
+  readonly userDropped: number;
+  /** Id of the youngest packet. */
+  readonly lastPacketId: number;
+};
+
+/** The queues that are bound in this thread's network namespace, by number. */
+export function readQueueStates(): ReadonlyMap<number, QueueState> {
+  return parseQueueStates(readFileSync("/proc/thread-self/net/netfilter/nfnetlink_queue", "utf8"));
+}
+
+/**
+ * Reads the kernel's list: one line per queue of nine columns, `%5u %6u %5u %1u %5u %5u %5u %8u %2d`; a line that is not
+ * like that is passed over (net/netfilter/nfnetlink_queue.c, seq_show, v6.18).
+ */
+export function parseQueueStates(text: string): ReadonlyMap<number, QueueState> {
+  const states = new Map<number, QueueState>();
+  for (const line of text.split("\n")) {
+    const match = /^ *([0-9]+) +([0-9]+) +([0-9]+) +[0-9] +([0-9]+) +([0-9]+) +([0-9]+) +([0-9]+) /.exec(line);
+    if (match === null) continue;
+    const [
+      queueNumber = 0,
+      portId = 0,
+      waiting = 0,
+      copyBytes = 0,
+      queueDropped = 0,
+      userDropped = 0,
+      lastPacketId = 0,
+    ] = match.slice(1).map(Number);
+    states.set(queueNumber, { queueNumber, portId, waiting, copyBytes, queueDropped, userDropped, lastPacketId });
+  }
+  return states;
+}

@@ -1,0 +1,149 @@
+import { readFileSync } from "node:fs";
+import { type QueueState, readQueueStates } from "#netlink/queue";
+import {
+  COUNTER_THREAD_ID,
+  type CounterBlock,
+  type CounterFile,
+  SAMPLE_QUEUE_DROPPED,
+  SAMPLE_SYSTEM_MS,
+  SAMPLE_TIME_MS,
+  SAMPLE_USER_DROPPED,
+  SAMPLE_USER_MS,
+  SAMPLE_WAITING,
+} from "#tables";
+
+const SAMPLE_EVERY_MS = 200;
+/** A loss is told at most this often per queue. */
+const TELL_EVERY_MS = 60_000;
+/** USER_HZ, the unit of times in /proc: 100 on every Linux we run on. */
+const MS_PER_TICK = 10;
+
+/** Packets that a queue lost since it was last told. */
+export type Loss = { readonly queueNumber: number; readonly queueDropped: number; readonly userDropped: number };
+
+type Watched = {
+  readonly queueNumber: number;
+  readonly block: CounterBlock;
+  /** The kernel's and the thread's numbers at the last sample: both begin anew with a new socket or thread. */
+  queueDropped: number;
+  userDropped: number;
+  threadId: number;
+  userMs: number;
+  systemMs: number;
+  /** What of the losses was told, and when. */
+  toldQueueDropped: number;
+  toldUserDropped: number;
+  toldAtMs: number;
+};
+
+/**
+ * Reads from the kernel, five times a second, what the queues' threads cannot know (packets lost before they were received,
+ * packets that wait, CPU time) into the counters, where everybody can see it.
+ */
+export class QueueMonitor implements Disposable {
+  readonly #watched: readonly Watched[];
+  readonly #onLoss: (loss: Loss) => void;
+  readonly #nowMs: () => number;
+  readonly #timer: NodeJS.Timeout;
+
+  /**
+   * @param queues numbers, in the order of the counters' blocks
+   * @param onLoss told of losses, at most once a minute per queue
+   * @param nowMs CLOCK_MONOTONIC in ms
+   */
+  constructor(
+    counters: CounterFile,
+    queues: readonly number[],
+    onLoss: (loss: Loss) => void,
+    nowMs: () => number = monotonicMs,
+  ) {
+    this.#watched = queues.map((queueNumber, worker) => ({
+      queueNumber,
+      block: counters.block(worker),
+      queueDropped: 0,
+      userDropped: 0,
+      threadId: 0,
+      userMs: 0,
+      systemMs: 0,
+      toldQueueDropped: 0,
+      toldUserDropped: 0,
+      toldAtMs: Number.NEGATIVE_INFINITY,
+    }));
+    this.#onLoss = onLoss;
+    this.#nowMs = nowMs;
+    this.#timer = setInterval(() => this.sample(readQueueStates()), SAMPLE_EVERY_MS);
+    this.#timer.unref();
+  }
+
+  /** Takes one sample of every queue. */
+  sample(states: ReadonlyMap<number, QueueState>): void {
+    const timeMs = this.#nowMs();
+    for (const queue of this.#watched) {
+      const { samples } = queue.block;
+      const state = states.get(queue.queueNumber);
+      if (state !== undefined) addLosses(queue, state);
+      addCpuTime(queue);
+      samples[SAMPLE_TIME_MS] = timeMs;
+      this.#tell(queue, timeMs);
+    }
+  }
+
+  #tell(queue: Watched, timeMs: number): void {
+    const { queueNumber, block } = queue;
+    const queueDropped = block.samples[SAMPLE_QUEUE_DROPPED]! - queue.toldQueueDropped;
+    const userDropped = block.samples[SAMPLE_USER_DROPPED]! - queue.toldUserDropped;
+    if (queueDropped + userDropped === 0 || timeMs - queue.toldAtMs < TELL_EVERY_MS) return;
+    queue.toldAtMs = timeMs;
+    queue.toldQueueDropped += queueDropped;
+    queue.toldUserDropped += userDropped;
+    this.#onLoss({ queueNumber, queueDropped, userDropped });
+  }
+
+  [Symbol.dispose](): void {
+    clearInterval(this.#timer);
+  }
+}
+
+/** The kernel's counters are u32 and begin at 0 whenever a queue is bound. */
+function addLosses(queue: Watched, { waiting, queueDropped, userDropped }: QueueState): void {
+  const { samples } = queue.block;
+  samples[SAMPLE_WAITING] = waiting;
+  samples[SAMPLE_QUEUE_DROPPED]! += growth(queue.queueDropped, queueDropped);
+  samples[SAMPLE_USER_DROPPED]! += growth(queue.userDropped, userDropped);
+  queue.queueDropped = queueDropped;
+  queue.userDropped = userDropped;
+}
+
+function addCpuTime(queue: Watched): void {
+  const { samples, counters } = queue.block;
+  const threadId = counters[COUNTER_THREAD_ID]!;
+  const times = threadTimes(threadId);
+  if (times === null) return;
+  const isSame = threadId === queue.threadId;
+  samples[SAMPLE_USER_MS]! += growth(isSame ? queue.userMs : 0, times.userMs);
+  samples[SAMPLE_SYSTEM_MS]! += growth(isSame ? queue.systemMs : 0, times.systemMs);
+  queue.threadId = threadId;
+  queue.userMs = times.userMs;
+  queue.systemMs = times.systemMs;
+}
+
+function growth(before: number, now: number): number {
+  return now >= before ? now - before : now;
+}
+
+/** CPU time of a thread of this process, or null when there is none (proc_pid_stat(5), fields 14 and 15). */
+function threadTimes(threadId: number): { readonly userMs: number; readonly systemMs: number } | null {
+  if (threadId === 0) return null;
+  try {
+    const text = readFileSync(`/proc/self/task/${threadId}/stat`, "utf8");
+    const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
+    return { userMs: Number(fields[11]) * MS_PER_TICK, systemMs: Number(fields[12]) * MS_PER_TICK };
+  } catch {
+    return null; // it has ended
+  }
+}
+
+/** CLOCK_MONOTONIC in ms: the same for every process of the machine. */
+function monotonicMs(): number {
+  return Number(process.hrtime.bigint()) / 1e6;
+}

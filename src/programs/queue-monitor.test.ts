@@ -1,0 +1,44 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, expect, test } from "vitest";
+import { parseQueueStates } from "#netlink/queue";
+import { CounterFile, SAMPLE_QUEUE_DROPPED, SAMPLE_TIME_MS, SAMPLE_USER_DROPPED, SAMPLE_WAITING } from "#tables";
+import { type Loss, QueueMonitor } from "./nfqlb/queue-monitor.js";
+
+const folder = mkdtempSync(join(tmpdir(), "queue-monitor-"));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+/** The kernel's list with these numbers for queue 4. */
+const states = (waiting: number, queueDropped: number, userDropped: number) =>
+  parseQueueStates(`    4   3421 ${waiting} 2   256 ${queueDropped} ${userDropped}       99  1\n`);
+
+test("losses add up over a queue that is bound anew, and are told at most once a minute", () => {
+  using counters = CounterFile.create(folder, "counters", 1, "{}");
+  const told: Loss[] = [];
+  let nowMs = 1_000;
+  using monitor = new QueueMonitor(
+    counters,
+    [4],
+    (loss) => told.push(loss),
+    () => nowMs,
+  );
+  const { samples } = counters.block(0);
+  monitor.sample(states(7, 0, 0));
+  expect(told).toEqual([]);
+  monitor.sample(states(100, 10, 1));
+  expect(told).toEqual([{ queueNumber: 4, queueDropped: 10, userDropped: 1 }]);
+  nowMs += 30_000;
+  monitor.sample(states(100, 15, 1));
+  monitor.sample(new Map()); // not bound at the moment
+  monitor.sample(states(3, 2, 0)); // bound anew: the kernel begins at 0
+  expect(told).toHaveLength(1);
+  expect([samples[SAMPLE_QUEUE_DROPPED], samples[SAMPLE_USER_DROPPED], samples[SAMPLE_WAITING]]).toEqual([17, 1, 3]);
+  nowMs += 30_000;
+  monitor.sample(states(0, 2, 0));
+  expect(told[1]).toEqual({ queueNumber: 4, queueDropped: 7, userDropped: 0 });
+  nowMs += 60_000;
+  monitor.sample(states(0, 2, 0));
+  expect(told).toHaveLength(2);
+  expect(samples[SAMPLE_TIME_MS]).toBe(nowMs);
+});

@@ -1,0 +1,247 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setImmediate as nextTurn } from "node:timers/promises";
+import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
+import { parseFlowRule } from "#flow";
+import { QueueSocket, readQueueStates } from "#netlink/queue";
+import {
+  COUNTER_BATCH_SIZES,
+  COUNTER_BATCHES,
+  COUNTER_PACKETS,
+  COUNTER_STARTS,
+  CounterFile,
+  createStreamTable,
+  ensureFlows,
+  readDataPlane,
+  readTargetHits,
+  SAMPLE_QUEUE_DROPPED,
+  SAMPLE_TIME_MS,
+  SAMPLE_USER_DROPPED,
+  TraceFile,
+  updateFlows,
+  updateStreamTable,
+} from "#tables";
+import { QueueThreads } from "../../src/programs/nfqlb/queue-threads.js";
+import { until } from "../harness/balancer.js";
+import { bundle, ROOT } from "../harness/bundled.js";
+import { Loopback } from "../harness/loopback.js";
+import { enterFreshNamespaces } from "../harness/namespace.js";
+
+const COUNTERS = "nfqlb-counters";
+const folder = mkdtempSync(join(tmpdir(), "queues-"));
+const bundleFolder = mkdtempSync(join(ROOT, "node_modules", ".queues-"));
+let loopback: Loopback;
+let child: ChildProcess | null = null;
+let errors = "";
+
+beforeAll(() => {
+  enterFreshNamespaces();
+  loopback = new Loopback(4, 5);
+  createStreamTable(folder, "t", { size: 997, targets: 10, ownFwmark: 0 });
+  updateStreamTable(folder, "t", (active) => {
+    for (let i = 0; i < 4; i++) active[i] = 5001 + i;
+  });
+  ensureFlows(folder, "nfqlb-flows");
+  updateFlows(
+    folder,
+    "nfqlb-flows",
+    () => [parseFlowRule({ name: "all", target: "t" })],
+    () => 0,
+  );
+});
+afterEach(async () => {
+  if (child !== null) await end("SIGKILL");
+});
+afterAll(() => {
+  loopback[Symbol.dispose]();
+  rmSync(folder, { recursive: true });
+  rmSync(bundleFolder, { recursive: true });
+});
+
+async function serve(...args: string[]): Promise<number> {
+  errors = "";
+  child = spawn(join(ROOT, "bin", "nfqlb"), ["flowlb", ...args], { env: { ...process.env, NFQLB_SHM_DIR: folder } });
+  child.stdout!.resume();
+  child.stderr!.on("data", (chunk) => {
+    errors += chunk;
+  });
+  await until("the data plane", () => (readDataPlane(folder, COUNTERS)?.isReady === true ? true : null));
+  return child.pid!;
+}
+
+async function end(signal: NodeJS.Signals): Promise<number | null> {
+  const exited = new Promise<number | null>((resolve) => child!.once("exit", resolve));
+  child!.kill(signal);
+  const code = await exited;
+  child = null;
+  return code;
+}
+
+/** Packets by what became of them since `before`. */
+function since(before: { unmarked: number; marked: number }) {
+  const { unmarked, marked } = loopback.received();
+  return { unmarked: unmarked - before.unmarked, marked: marked - before.marked };
+}
+const waiting = () => [...readQueueStates().values()].reduce((sum, state) => sum + state.waiting, 0);
+
+test("each queue has a thread with a socket of its own, and everything is counted where it happened", async () => {
+  await serve("--queue=4:5");
+  const states = readQueueStates();
+  expect([...states.keys()]).toEqual([4, 5]);
+  expect(states.get(4)!.portId).not.toBe(states.get(5)!.portId);
+  expect([...states.values()].map(({ copyBytes }) => copyBytes)).toEqual([256, 256]);
+  const before = loopback.received();
+  const hits = readTargetHits(folder, "t");
+  for (let i = 0; i < 8; i++) {
+    loopback.send(500, { firstFlow: i * 100 });
+    await expect.poll(waiting).toBe(0); // no queue runs over, however slow this machine is
+  }
+  await expect.poll(() => since(before)).toEqual({ unmarked: 0, marked: 4_000 });
+  using counters = CounterFile.open(folder, COUNTERS);
+  await expect.poll(() => counters.sum(COUNTER_PACKETS)).toBe(4_000);
+  const perQueue = [0, 1].map((worker) => counters.block(worker).counters[COUNTER_PACKETS]!);
+  for (const packets of perQueue) expect(packets).toBeGreaterThan(1_000);
+  const perTarget = readTargetHits(folder, "t").map((count, target) => count - hits[target]!);
+  expect(perTarget.reduce((sum, count) => sum + count)).toBe(4_000);
+  expect(Array.from(perTarget.subarray(4))).toEqual([0, 0, 0, 0, 0, 0]);
+  const batches = Array.from({ length: 7 }, (_, size) => counters.sum(COUNTER_BATCH_SIZES + size));
+  expect(batches.reduce((sum, count) => sum + count)).toBe(counters.sum(COUNTER_BATCHES));
+});
+
+test("a queue that runs over: each packet is answered or counted as lost, and the loss is told", async () => {
+  const pid = await serve("--queue=4:5", "--qlength=100");
+  const before = loopback.received();
+  process.kill(pid, "SIGSTOP");
+  for (let i = 0; i < 4; i++) loopback.send(500, { firstFlow: i * 200 });
+  expect(waiting()).toBe(200);
+  process.kill(pid, "SIGCONT");
+  await expect.poll(waiting).toBe(0);
+  const states = [...readQueueStates().values()];
+  const lost = states.reduce((sum, { queueDropped, userDropped }) => sum + queueDropped + userDropped, 0);
+  expect(since(before)).toEqual({ unmarked: 0, marked: 2_000 - lost });
+  expect(lost).toBeGreaterThan(0);
+  using counters = CounterFile.open(folder, COUNTERS);
+  await expect
+    .poll(() => counters.sumSample(SAMPLE_QUEUE_DROPPED) + counters.sumSample(SAMPLE_USER_DROPPED))
+    .toBe(lost);
+  await expect.poll(() => errors).toMatch(/^queue 4: packets lost: \d+ as the queue was full, 0 as its buffer was$/m);
+});
+
+test("--fail_open: what finds a queue full passes without a mark", async () => {
+  const pid = await serve("--queue=4:5", "--qlength=100", "--fail_open");
+  const before = loopback.received();
+  process.kill(pid, "SIGSTOP");
+  loopback.send(1_000);
+  expect(since(before)).toEqual({ unmarked: 800, marked: 0 });
+  process.kill(pid, "SIGCONT");
+  await expect.poll(() => since(before)).toEqual({ unmarked: 800, marked: 200 });
+});
+
+test("bypass: without a data plane packets pass; without bypass they are dropped", () => {
+  const before = loopback.received();
+  loopback.send(100);
+  expect(since(before)).toEqual({ unmarked: 0, marked: 0 });
+  loopback.queueTo(4, 5, { isBypass: true });
+  loopback.send(100);
+  expect(since(before)).toEqual({ unmarked: 100, marked: 0 });
+  loopback.queueTo(4, 5);
+});
+
+test("SIGTERM answers all that is queued, and ends in less than a second", async () => {
+  const pid = await serve("--queue=4:5", "--qlength=2000");
+  const before = loopback.received();
+  process.kill(pid, "SIGSTOP");
+  loopback.send(1_500);
+  expect(waiting()).toBe(1_500);
+  const ended = end("SIGTERM"); // waits while the process is stopped
+  const startMs = performance.now();
+  process.kill(pid, "SIGCONT");
+  expect(await ended).toBe(0);
+  expect(performance.now() - startMs).toBeLessThan(1_000);
+  expect(since(before)).toEqual({ unmarked: 0, marked: 1_500 });
+});
+
+test("SIGTERM under full load, with fail-open queues and bypass: every packet comes out", async () => {
+  loopback.queueTo(4, 5, { isBypass: true });
+  await serve("--queue=4:5", "--qlength=500", "--fail_open");
+  const before = loopback.received();
+  let sent = 0;
+  let isOver = false;
+  const load = async () => {
+    while (!isOver) {
+      loopback.send(320, { firstFlow: sent });
+      sent += 320;
+      await nextTurn();
+    }
+  };
+  const loading = load();
+  await expect.poll(() => since(before).marked).toBeGreaterThan(2_000);
+  const startMs = performance.now();
+  expect(await end("SIGTERM")).toBe(0);
+  expect(performance.now() - startMs).toBeLessThan(1_000);
+  isOver = true;
+  await loading;
+  const { unmarked, marked } = since(before);
+  expect(unmarked + marked).toBe(sent);
+  loopback.queueTo(4, 5);
+});
+
+test("a thread that fails is reported and started again, at the cost of the batch it had; the other queue goes on", async () => {
+  const file = await bundle("test/harness/poison-worker.ts", bundleFolder);
+  using counters = CounterFile.create(folder, COUNTERS, 2, "{}");
+  ensureFlows(folder, "trace-flows");
+  using _trace = TraceFile.own(folder, "trace", 3, 1_024);
+  const sockets = [4, 5].map(
+    (queueNumber) => new QueueSocket({ queueNumber, maxPackets: 4_096, copyBytes: 256, isFailOpen: false }),
+  );
+  const restarts: [number, string][] = [];
+  const threads = new QueueThreads(
+    file,
+    sockets.map((socket, worker) => ({
+      socket,
+      settings: {
+        folder,
+        countersName: COUNTERS,
+        worker,
+        queue: { fd: socket.fd, queueNumber: socket.queueNumber, copyBytes: 256 },
+        flowsName: "nfqlb-flows",
+        streamName: null,
+        tierName: null,
+        udpEncapPort: 0,
+        decider: { hashMode: 1, noFlowFwmark: -1, noTargetFwmark: -1, isPromiscuousPing: false },
+        fragments: { capacity: 8, lifetimeMs: 200 },
+        trace: { name: "trace", rulesName: "trace-flows", packetsPerSecond: 100 },
+      },
+    })),
+    {
+      onRestart: (queueNumber, error) => restarts.push([queueNumber, (error as Error).message]),
+      onFatal: (queueNumber, error) => restarts.push([queueNumber, `fatal: ${(error as Error).message}`]),
+    },
+  );
+  await threads.ready;
+  const before = loopback.received();
+  const starts = () => [0, 1].map((worker) => counters.block(worker).counters[COUNTER_STARTS]);
+  loopback.send(800);
+  await expect.poll(() => since(before).marked).toBe(800);
+  loopback.send(1, { port: 666, firstFlow: 3 });
+  await expect.poll(() => restarts.length).toBe(1);
+  loopback.send(800); // those for the queue that has no thread at the moment wait
+  await expect.poll(() => since(before).marked, { timeout: 5_000 }).toBe(1_600);
+  expect(restarts[0]![1]).toBe("poisoned packet");
+  expect(starts()).toEqual(restarts[0]![0] === 4 ? [2, 1] : [1, 2]);
+  expect(waiting()).toBe(0); // the poisoned one is dropped, not left in the queue
+  loopback.send(1, { port: 666, firstFlow: 3 });
+  await expect.poll(() => restarts.length).toBe(2); // soon again: after a pause, not for good
+  loopback.send(800);
+  await expect.poll(() => since(before).marked, { timeout: 5_000 }).toBe(2_400);
+  expect(await threads.stop()).toBe(true);
+  for (const socket of sockets) socket[Symbol.dispose]();
+});
+
+test("CPU time and samples are there for each queue", async () => {
+  await serve("--queue=4:5");
+  using counters = CounterFile.open(folder, COUNTERS);
+  await expect.poll(() => counters.block(1).samples[SAMPLE_TIME_MS]).toBeGreaterThan(0);
+});
