@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setImmediate as nextTurn } from "node:timers/promises";
@@ -79,6 +79,13 @@ async function end(signal: NodeJS.Signals): Promise<number | null> {
   return code;
 }
 
+/** Stops the process; resolves when each of its threads has stopped. */
+async function stop(pid: number): Promise<void> {
+  process.kill(pid, "SIGSTOP");
+  const isStopped = (thread: string) => readFileSync(`/proc/${pid}/task/${thread}/stat`, "utf8").includes(") T ");
+  await until("the process to stop", () => (readdirSync(`/proc/${pid}/task`).every(isStopped) ? true : null));
+}
+
 /** Packets by what became of them since `before`. */
 function since(before: { unmarked: number; marked: number }) {
   const { unmarked, marked } = loopback.received();
@@ -113,7 +120,7 @@ test("each queue has a thread with a socket of its own, and everything is counte
 test("a queue that runs over: each packet is answered or counted as lost, and the loss is told", async () => {
   const pid = await serve("--queue=4:5", "--qlength=100");
   const before = loopback.received();
-  process.kill(pid, "SIGSTOP");
+  await stop(pid);
   for (let i = 0; i < 4; i++) loopback.send(500, { firstFlow: i * 200 });
   expect(waiting()).toBe(200);
   process.kill(pid, "SIGCONT");
@@ -132,7 +139,7 @@ test("a queue that runs over: each packet is answered or counted as lost, and th
 test("--fail_open: what finds a queue full passes without a mark", async () => {
   const pid = await serve("--queue=4:5", "--qlength=100", "--fail_open");
   const before = loopback.received();
-  process.kill(pid, "SIGSTOP");
+  await stop(pid);
   loopback.send(1_000);
   expect(since(before)).toEqual({ unmarked: 800, marked: 0 });
   process.kill(pid, "SIGCONT");
@@ -152,7 +159,7 @@ test("bypass: without a data plane packets pass; without bypass they are dropped
 test("SIGTERM answers all that is queued, and ends in less than a second", async () => {
   const pid = await serve("--queue=4:5", "--qlength=2000");
   const before = loopback.received();
-  process.kill(pid, "SIGSTOP");
+  await stop(pid);
   loopback.send(1_500);
   expect(waiting()).toBe(1_500);
   const ended = end("SIGTERM"); // waits while the process is stopped

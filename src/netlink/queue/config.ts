@@ -28,12 +28,14 @@ const CONFIG_TIMEOUT_MS = 2_000;
 const IDLE_TIMEOUT_MS = 500;
 /** What one queued packet takes of the socket's buffer: two slabs for headers and up to 256 bytes of payload. */
 const BUFFER_BYTES_PER_PACKET = 2_048;
+/** Packets that wait while nobody serves the queue yet, or for a moment: some 100 ms of 80,000 packets per second. */
+const BACKLOG_PACKETS = 8_192;
 
 /** How a queue is to be served. */
 export type QueueOptions = {
   /** 0…65535. */
   readonly queueNumber: number;
-  /** Packets the kernel holds before it drops. */
+  /** Packets the kernel holds before it drops, while somebody serves the queue. */
   readonly maxPackets: number;
   /** Bytes of each packet that are copied out. */
   readonly copyBytes: number;
@@ -47,6 +49,7 @@ export type QueueOptions = {
  */
 export class QueueSocket implements Disposable {
   readonly queueNumber: number;
+  readonly maxPackets: number;
   readonly receiveBufferAsked: number;
   readonly receiveBufferBytes: number;
   readonly #socket: NetlinkSocket;
@@ -54,6 +57,8 @@ export class QueueSocket implements Disposable {
   /** @throws {NetlinkError} EPERM: another process serves the queue, or CAP_NET_ADMIN is missing; the text says which */
   constructor({ queueNumber, maxPackets, copyBytes, isFailOpen }: QueueOptions) {
     this.queueNumber = queueNumber;
+    this.maxPackets = maxPackets;
+    const backlog = Math.max(maxPackets, BACKLOG_PACKETS);
     this.#socket = new NetlinkSocket(NETLINK_NETFILTER, { receiveTimeoutMs: CONFIG_TIMEOUT_MS });
     try {
       const connection = new NetlinkConnection(this.#socket);
@@ -64,14 +69,14 @@ export class QueueSocket implements Disposable {
       );
       configure("parameters", {
         parameters: { copyRange: copyBytes, copyMode: NFQNL_COPY_NONE },
-        maxPackets,
+        maxPackets: backlog,
         mask: NFQA_CFG_F_GSO | NFQA_CFG_F_FAIL_OPEN,
         flags: NFQA_CFG_F_GSO | (isFailOpen ? NFQA_CFG_F_FAIL_OPEN : 0),
       });
       // Without this one full buffer makes the kernel refuse everything until it has been emptied; losses are told by the
       // queue's own counters (/proc/net/netfilter/nfnetlink_queue).
       setSocketOption(this.#socket.fd, SOL_NETLINK, NETLINK_NO_ENOBUFS, 1);
-      this.receiveBufferAsked = maxPackets * BUFFER_BYTES_PER_PACKET;
+      this.receiveBufferAsked = backlog * BUFFER_BYTES_PER_PACKET;
       this.receiveBufferBytes = raiseReceiveBuffer(this.#socket.fd, this.receiveBufferAsked);
       setReceiveTimeout(this.#socket.fd, IDLE_TIMEOUT_MS);
       // Last and without an answer to wait for: from here on what is received are packets.
@@ -88,6 +93,16 @@ export class QueueSocket implements Disposable {
 
   get portId(): number {
     return this.#socket.portId;
+  }
+
+  /** Nobody serves the queue for a moment: more than usual may wait. So it begins. */
+  allowBacklog(): void {
+    this.#configure({ maxPackets: Math.max(this.maxPackets, BACKLOG_PACKETS) });
+  }
+
+  /** The queue holds what was asked for. */
+  endBacklog(): void {
+    this.#configure({ maxPackets: this.maxPackets });
   }
 
   /**

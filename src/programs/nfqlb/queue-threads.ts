@@ -1,6 +1,7 @@
+import { setTimeout as delay } from "node:timers/promises";
 import { Worker } from "node:worker_threads";
 import type { WorkerSettings } from "#dataplane";
-import type { QueueSocket } from "#netlink/queue";
+import { type QueueSocket, readQueueStates } from "#netlink/queue";
 import { NetlinkSocket } from "#sys";
 
 const NETLINK_NETFILTER = 12;
@@ -13,6 +14,9 @@ const FIRST_BACKOFF_MS = 20;
 const LAST_BACKOFF_MS = 1_000;
 /** So many faults in a row mean that the queue cannot be served: 15 s of them. */
 const MOST_FAULTS = 20;
+/** What gathered while there was no thread has this long to be worked off. */
+const BACKLOG_DEADLINE_MS = 1_000;
+const BACKLOG_POLL_MS = 5;
 /** A thread that has not ended by then after it was told to is left behind. */
 const STOP_DEADLINE_MS = 700;
 
@@ -115,9 +119,8 @@ export class QueueThreads {
     thread.isReady = false;
     thread.startedMs = performance.now();
     worker.on("message", () => {
-      thread.isReady = true;
       thread.hasServed = true;
-      if (this.#threads.every(({ isReady }) => isReady)) this.#tellReady();
+      void this.#workOff(thread, worker);
     });
     worker.on("error", (error) => {
       fault = error;
@@ -129,6 +132,18 @@ export class QueueThreads {
     });
   }
 
+  /** Once the packets that gathered fit the queue it takes its usual length, and the thread counts as ready. */
+  async #workOff(thread: Thread, worker: Worker): Promise<void> {
+    const { socket } = thread.queue;
+    const endMs = performance.now() + BACKLOG_DEADLINE_MS;
+    const waiting = () => readQueueStates().get(socket.queueNumber)?.waiting ?? 0;
+    while (waiting() >= socket.maxPackets && performance.now() < endMs) await delay(BACKLOG_POLL_MS);
+    if (thread.worker !== worker || this.#isStopping) return;
+    socket.endBacklog();
+    thread.isReady = true;
+    if (this.#threads.every(({ isReady }) => isReady)) this.#tellReady();
+  }
+
   #recover(thread: Thread, fault: unknown): void {
     const { queueNumber } = thread.queue.socket;
     const isStable = thread.isReady && performance.now() - thread.startedMs >= STABLE_MS;
@@ -138,6 +153,7 @@ export class QueueThreads {
       return;
     }
     const inMs = thread.faults === 1 ? 0 : Math.min(LAST_BACKOFF_MS, FIRST_BACKOFF_MS * 2 ** (thread.faults - 2));
+    thread.queue.socket.allowBacklog();
     this.#events.onRestart(queueNumber, fault, inMs);
     if (inMs === 0) this.#start(thread);
     else setTimeout(() => this.#isStopping || this.#start(thread), inMs).unref();
