@@ -8,6 +8,7 @@ import { LOGLEVEL_COMMAND } from "./nfqlb/loglevel-command.js";
 import { missingOption, parseOptions } from "./nfqlb/options.js";
 import { STATS_COMMAND } from "./nfqlb/stats-command.js";
 import { TABLE_COMMANDS } from "./nfqlb/table-commands.js";
+import { TOP_COMMAND } from "./nfqlb/top-command.js";
 import { TRACE_COMMAND } from "./nfqlb/trace-command.js";
 
 const COMPATIBLE_VERSION = "1.2.0";
@@ -31,6 +32,7 @@ const COMMANDS: readonly Command[] = [
   TRACE_COMMAND,
   LOGLEVEL_COMMAND,
   STATS_COMMAND,
+  TOP_COMMAND,
   VERSION_COMMAND,
 ];
 

@@ -10,7 +10,11 @@ import {
   COUNTER_OVERRUNS,
   COUNTER_PACKETS,
   COUNTER_SEND_FAILURES,
+  COUNTER_STARTS,
   CounterFile,
+  SAMPLE_QUEUE_DROPPED,
+  SAMPLE_USER_DROPPED,
+  SAMPLE_WAITING,
 } from "#tables";
 import { type Command, CommandError, shmFolder } from "./command.js";
 import { COUNTERS } from "./names.js";
@@ -37,6 +41,12 @@ export const STATS_COMMAND: Command = {
         overruns: counters.sum(COUNTER_OVERRUNS),
         sendFailures: counters.sum(COUNTER_SEND_FAILURES),
         kernelErrors: counters.sum(COUNTER_KERNEL_ERRORS),
+        lost: {
+          queueFull: counters.sumSample(SAMPLE_QUEUE_DROPPED),
+          bufferFull: counters.sumSample(SAMPLE_USER_DROPPED),
+        },
+        waiting: counters.sumSample(SAMPLE_WAITING),
+        threadStarts: counters.sum(COUNTER_STARTS),
       };
       io.out(`${JSON.stringify(all, null, 2)}\n`);
       return 0;
