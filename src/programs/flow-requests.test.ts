@@ -107,7 +107,14 @@ test("answers: one reply per request, and the rules in force stay well-formed", 
   using counters = CounterFile.create(folder, "counters", 1, "{}");
   ensureFlows(folder, "trace-flows");
   using trace = TraceFile.own(folder, "trace", 2, 1_024);
-  const state = { folder, flowsName, traceFlowsName: "trace-flows", counters, trace, log: new PlaneLog(trace, () => {}) };
+  const state = {
+    folder,
+    flowsName,
+    traceFlowsName: "trace-flows",
+    counters,
+    trace,
+    log: new PlaneLog(trace, () => {}),
+  };
   const random = xorshift(7);
   let before = readFlows(folder, flowsName);
   const replies = new Map<string, number>();

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createConnection, Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -33,7 +33,11 @@ async function serve(address: string): Promise<ChildProcess> {
 }
 
 function nfqlb(address: string, ...args: string[]) {
-  const { stdout, stderr, status } = spawnSync(PROGRAM, args, { encoding: "utf8", env: environment(address) });
+  const { stdout, stderr, status } = spawnSync(PROGRAM, args, {
+    encoding: "utf8",
+    env: environment(address),
+    timeout: 10_000,
+  });
   return { stdout, stderr, status };
 }
 
@@ -88,6 +92,7 @@ test("a path: mode 0600, removed at the end, left behind by a kill and taken ove
   const second = spawnSync(PROGRAM, ["flowlb", "--queue=99"], {
     encoding: "utf8",
     env: { ...environment(address), NFQLB_SHM_DIR: others },
+    timeout: 10_000,
   });
   expect(second).toMatchObject({ status: 1, stderr: `Flow server bind: ${path}: Address already in use\n` });
   expect(statSync(path).ino).toBe(inode);
@@ -184,6 +189,8 @@ test("floods of connections, garbage and clients that go away: an honest client 
   const descriptors = () =>
     Number(spawnSync("sh", ["-c", `ls /proc/${child.pid}/fd | wc -l`], { encoding: "utf8" }).stdout);
   const before = descriptors();
+  const memory = () => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${child.pid}/status`, "utf8"))![1]) / 1024; // MiB
+  const memoryBefore = memory();
   const random = xorshift(99);
   const flood: Socket[] = [];
   for (let i = 0; i < 1_500; i++) {
@@ -199,6 +206,7 @@ test("floods of connections, garbage and clients that go away: an honest client 
   expect(honest).toMatchObject({ stdout: "OK\n", status: 0 });
   expect(performance.now() - startMs).toBeLessThan(2_000);
   expect(descriptors() - before).toBeLessThan(300);
+  expect(memory() - memoryBefore).toBeLessThan(64);
   for (const socket of flood) socket.destroy();
   await expect.poll(descriptors, { timeout: 10_000 }).toBeLessThanOrEqual(before);
   expect(child.exitCode).toBeNull();

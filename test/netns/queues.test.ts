@@ -6,6 +6,7 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { parseFlowRule } from "#flow";
 import { QueueSocket, readQueueStates } from "#netlink/queue";
+import { SO_RCVBUF, SOL_SOCKET, setSocketOption } from "#sys";
 import {
   COUNTER_BATCH_SIZES,
   COUNTER_BATCHES,
@@ -136,6 +137,18 @@ test("a queue that runs over: each packet is answered or counted as lost, and th
   const stats = spawnSync(join(ROOT, "bin", "nfqlb"), ["stats", "--all"], { env, encoding: "utf8" }).stdout;
   expect(JSON.parse(stats)).toMatchObject({ lost: { queueFull: lost, bufferFull: 0 }, waiting: 0, threadStarts: 2 });
   await expect.poll(() => errors).toMatch(/^queue 4: packets lost: \d+ as the queue was full, 0 as its buffer was$/m);
+});
+
+test("a socket whose buffer runs over: the kernel's count of such packets is read, and no packet is missing", () => {
+  using _five = new QueueSocket({ queueNumber: 5, maxPackets: 10_000, copyBytes: 256, isFailOpen: false });
+  using four = new QueueSocket({ queueNumber: 4, maxPackets: 10_000, copyBytes: 256, isFailOpen: false });
+  setSocketOption(four.fd, SOL_SOCKET, SO_RCVBUF, 4_096);
+  const before = loopback.received();
+  loopback.send(800);
+  const states = readQueueStates();
+  expect(states.get(4)!.userDropped).toBeGreaterThan(100);
+  expect(states.get(4)!.waiting + states.get(4)!.userDropped + states.get(5)!.waiting).toBe(800);
+  expect(since(before)).toEqual({ unmarked: 0, marked: 0 });
 });
 
 test("--fail_open: what finds a queue full passes without a mark", async () => {

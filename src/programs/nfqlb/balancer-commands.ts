@@ -83,7 +83,7 @@ async function balance(options: ParsedOptions, io: Io, { mode }: { mode: "lb" | 
   const running = readRunningOptions(options, queues, mode);
   const { flowsName } = running;
   const traceRate = numberOption(options, "trace_rate", 1_000, 1, MAX_TRACE_RATE);
-  const flowAddress = parseFlowAddress(io.env["NFQLB_FLOW_ADDRESS"] || DEFAULT_FLOW_ADDRESS);
+  const flowAddress = mode === "flowlb" ? parseFlowAddress(io.env["NFQLB_FLOW_ADDRESS"] || DEFAULT_FLOW_ADDRESS) : null;
   using counters = CounterFile.create(folder, COUNTERS, queues.length, describeRunning(running));
   const sockets = bindQueues(options, queues);
   if (flowsName !== null) ensureFlows(folder, flowsName);
@@ -101,10 +101,7 @@ async function balance(options: ParsedOptions, io: Io, { mode }: { mode: "lb" | 
   });
   const threads = new QueueThreads(join(__dirname, "queue-worker.cjs"), served, {
     onRestart: (queueNumber, error, inMs) =>
-      log.log(
-        "warning",
-        `queue ${queueNumber}: thread failed, started again in ${inMs} ms: ${describeError(error)}`,
-      ),
+      log.log("warning", `queue ${queueNumber}: thread failed, started again in ${inMs} ms: ${describeError(error)}`),
     onFatal: (queueNumber, error) => {
       io.error(`queue ${queueNumber}: ${describeError(error)}\n`);
       end(1);
@@ -116,7 +113,10 @@ async function balance(options: ParsedOptions, io: Io, { mode }: { mode: "lb" | 
   process.on("SIGINT", () => end(0));
   process.on("SIGHUP", () => {});
   try {
-    using _flowSocket = flowsName === null ? null : await listenForFlows(flowAddress, { folder, flowsName, traceFlowsName: TRACE_FLOWS, counters, trace, log });
+    using _flowSocket =
+      flowAddress === null || flowsName === null
+        ? null
+        : await listenForFlows(flowAddress, { folder, flowsName, traceFlowsName: TRACE_FLOWS, counters, trace, log });
     void threads.ready.then(() => {
       io.out(sockets.map((socket) => queueLine(options, socket)).join(""));
       counters.setReady();
