@@ -151,15 +151,30 @@ test("classify answers what asking the rules one by one answers, and counts the 
   fc.assert(holds, { numRuns: 3_000 });
 });
 
-test("2,000 rules cost a packet at most 1.25 times one rule; the mixed shape misses that, and gets no worse", {
-  retry: 3,
+type Figure = { shape: string; packetNs: { ratio: number }; compileMs: number; changeMs: number };
+
+async function measure(...args: string[]): Promise<readonly Figure[]> {
+  const figures = JSON.parse(await runBundled("bench/classify.bench.ts", ...args)) as Figure[];
+  console.log(figures.map((figure) => JSON.stringify(figure)).join("\n"));
+  return figures;
+}
+
+// One rule and many are measured in turns and the least of many rounds counts; a busy machine may need another try.
+test("2,000 rules cost a packet at most 1.1 times one, compile in 100 ms, and change in 20 ms", {
+  retry: 4,
   timeout: 60_000,
 }, async () => {
-  type Figure = { shape: string; packetNs: { ratio: number } };
-  const figures = JSON.parse(await runBundled("bench/classify.bench.ts", "2000")) as Figure[];
-  console.log(JSON.stringify(figures));
-  const ratios = figures.map(({ packetNs }) => packetNs.ratio);
-  expect(ratios).toHaveLength(3);
-  expect(Math.max(ratios[0]!, ratios[1]!)).toBeLessThanOrEqual(1.25);
-  expect(ratios[2]).toBeLessThanOrEqual(1.4); // prefixes of nine lengths, port ranges, sources: see docs/performance.md
+  const [vips, ports, mixed, sourcePorts] = await measure("2000", "150", "4");
+  for (const one of [vips!, ports!, sourcePorts!]) expect(one.packetNs.ratio, one.shape).toBeLessThanOrEqual(1.1);
+  expect(mixed!.packetNs.ratio).toBeLessThanOrEqual(1.25); // misses 1.1: see docs/performance.md
+  for (const { shape, compileMs, changeMs } of [vips!, ports!, mixed!, sourcePorts!]) {
+    expect(compileMs, shape).toBeLessThan(100);
+    expect(changeMs, shape).toBeLessThan(20);
+  }
+});
+
+test("20,000 rules cost a packet at most 1.5 times one", { retry: 4, timeout: 60_000 }, async () => {
+  const figures = await measure("20000", "60", "4");
+  expect(figures).toHaveLength(4);
+  for (const { shape, packetNs } of figures) expect(packetNs.ratio, shape).toBeLessThanOrEqual(1.5);
 });

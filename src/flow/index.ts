@@ -1,6 +1,6 @@
 // For callers
 export { Classification, classify } from "./classify.js";
-export { compile, streamsOf } from "./compile.js";
+export { type CompileLimits, compile, LIMITS, streamsOf } from "./compile.js";
 export { formatFlowRule } from "./format.js";
 export { deleteFlow, setFlow } from "./order.js";
 export { type FlowParams, type FlowRule, parseFlowRule } from "./rule.js";
