@@ -16,6 +16,10 @@ const GRAMMAR = /^(sctp|tcp|udp)\[([0-9]+) *: *([124])\](?: *& *(0x[0-9a-f]+))? 
 /** Length in bytes of the minimal L4 header; a match must lie inside it, and a packet must hold all of it. */
 export const MINIMAL_HEADER = { tcp: 20, udp: 8, sctp: 12 } as const;
 
+/** What a statement may be, for messages. */
+export const BYTE_MATCH_ALLOWED =
+  "tcp|udp|sctp[offset:1|2|4]&0xmask=value, lower case, at most 64 characters; offset + size at most 20 (tcp), 8 (udp), 12 (sctp)";
+
 /**
  * Reads one statement of nfqlb's grammar, for example `tcp[13:1]&0x12=0x02`: lower case, at most 64 characters, spaces
  * only around `:`, `&` and `=`.

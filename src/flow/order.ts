@@ -1,17 +1,18 @@
-import { ConfigError } from "#model";
-import type { FlowRule } from "./rule.js";
+import { FlowError, type FlowRule } from "./rule.js";
 
 /**
  * The rules with `rule` set, in evaluation order: descending priority, stable. A new rule comes last among equals; one
  * of a known name takes the old one's place and is sorted from there. A rule with `udpEncapPort` brings its helper
  * `#name`, which stands before it.
- * @throws {ConfigError} the rule exists with another udpEncapPort
+ * @throws {FlowError} the rule exists with another udpEncapPort
  * @see nfqueue-loadbalancer 1.2.0 src/lib/flow.c:277-305
  */
 export function setFlow(rules: readonly FlowRule[], rule: FlowRule): readonly FlowRule[] {
   const known = rules.find(({ name }) => name === rule.name);
   if (known !== undefined && known.udpEncapPort !== rule.udpEncapPort) {
-    throw new ConfigError("udpencap", String(rule.udpEncapPort), "FAIL: Alter udpencap not allowed");
+    const allowed = `it is ${known.udpEncapPort}; delete the flow first`;
+    const value = String(rule.udpEncapPort);
+    throw new FlowError("FAIL: Alter udpencap not allowed", rule.name, "udpencap", value, allowed);
   }
   const withHelper = rule.udpEncapPort === 0 ? rules : place(rules, helperOf(rule));
   return place(withHelper, rule);

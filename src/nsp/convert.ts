@@ -85,6 +85,7 @@ function toProtocol(text: string): Protocol {
 
 /** Everything of a flow that the rules' syntax decides. @throws {ConfigError} */
 function checkFlow(flow: {
+  readonly name: string;
   readonly vips: readonly { readonly prefix: string }[];
   readonly sourcePrefixes: readonly string[];
   readonly destinationPorts: readonly string[];
@@ -93,7 +94,7 @@ function checkFlow(flow: {
 }): void {
   const ports = (ranges: readonly string[]) => ranges.filter((range) => range !== "0-65535").join(",");
   parseFlowRule({
-    name: "n",
+    name: flow.name,
     target: "t",
     dsts: flow.vips.map(({ prefix }) => prefix).join(","),
     srcs: flow.sourcePrefixes.join(","),

@@ -122,20 +122,54 @@ test("fwmark gives what upstream gives", () => {
 test("flow commands that fail answer in upstream's words, with upstream's exit codes", () => {
   nfqlb("init", "--shm=lb1");
   expect(nfqlb("flow-set", "--name=f1", "--target=lb1")).toMatchObject({ stdout: "OK\n", status: 0 });
-  const refused: [string[], string, number][] = [
-    [["--name=bad", "--target=nope"], "FAIL: Couldn't create load-balancer\n", 255],
-    [["--name=f1", "--target=WRONG"], "FAIL: Couldn't create new load-balancer\n", 255],
-    [["--name=bad", "--target=lb1", "--protocols=tipc"], "Invalid protocols\n", 255],
-    [["--name=bad", "--target=lb1", "--protocols=tcp", "--dports=0-10"], "Invalid dports\n", 255],
-    [["--name=bad", "--target=lb1", "--protocols=tcp", "--sports=0"], "Invalid dports\n", 255],
-    [["--name=bad", "--target=lb1", "--dsts=10.0.0.1"], "Invalid dsts\n", 255],
-    [["--name=bad", "--target=lb1", "--srcs=2000::/129"], "Invalid srcs\n", 255],
-    [["--name=bad", "--target=lb1", "--match=tcp[18:4]=1"], "Match [tcp[18:4]=1] Out of bounds\n", 255],
-    [["--name=bad", "--target=lb1", "--match=icmp[2:2]=1"], "Match [icmp[2:2]=1] Doesn't match regexp\n", 255],
-    [["--name=bad", "--target=lb1", "--protocols=sctp,udp", "--udpencap=9899"], "FAIL: only sctp for updencap\n", 255],
+  const refused: [string[], string, string][] = [
+    [["--name=bad", "--target=nope"], "FAIL: Couldn't create load-balancer", 'target "nope": a table in shared memory'],
+    [["--name=f1", "--target=WRONG"], "FAIL: Couldn't create new load-balancer", 'target "WRONG": a table'],
+    [
+      ["--name=bad", "--target=lb1", "--protocols=tcp,tipc"],
+      "Invalid protocols",
+      'protocols "tipc": tcp, udp, sctp are',
+    ],
+    [
+      ["--name=bad", "--target=lb1", "--protocols=tcp", "--dports=5,0-10"],
+      "Invalid dports",
+      'dports "0-10": ports are 1',
+    ],
+    [
+      ["--name=bad", "--target=lb1", "--protocols=tcp", "--sports=0"],
+      "Invalid dports",
+      'sports "0": ports are 1..65535',
+    ],
+    [["--name=bad", "--target=lb1", "--dsts=10.0.0.1"], "Invalid dsts", 'dsts "10.0.0.1": not address/length'],
+    [
+      ["--name=bad", "--target=lb1", "--srcs=2000::/129"],
+      "Invalid srcs",
+      'srcs "2000::/129": length out of range, 0..128',
+    ],
+    [
+      ["--name=bad", "--target=lb1", "--match=tcp[18:4]=1"],
+      "Match [tcp[18:4]=1] Out of bounds",
+      'match "tcp[18:4]=1": ',
+    ],
+    [
+      ["--name=bad", "--target=lb1", "--match=icmp[2:2]=1"],
+      "Match [icmp[2:2]=1] Doesn't match regexp",
+      "tcp|udp|sctp[",
+    ],
+    [
+      ["--name=bad", "--target=lb1", "--protocols=sctp,udp", "--udpencap=9899"],
+      "FAIL: only sctp for updencap",
+      'udpencap "9899": only with protocols "sctp", here they are "sctp,udp"',
+    ],
   ];
-  for (const [args, reply, code] of refused)
-    expect(nfqlb("flow-set", ...args), args.join(" ")).toMatchObject({ stdout: reply, status: code });
+  for (const [args, reply, reason] of refused) {
+    const { stdout, status } = nfqlb("flow-set", ...args);
+    expect(status).toBe(255);
+    const flow = args[0]!.slice("--name=".length);
+    expect(stdout.startsWith(`${reply}: flow "${flow}", `), stdout).toBe(true); // scripts look at how it begins
+    expect(stdout).toContain(reason);
+    expect(stdout).toMatch(/^[^\n]+\n$/);
+  }
   const early: [string[], string][] = [
     [["--dports=1"], "ports specified without protocols\n"],
     [["--udpencap=9899"], "udpencap specified without protocols\n"],

@@ -1,5 +1,4 @@
-import { deleteFlow, type FlowRule, formatFlowRule, parseFlowRule, setFlow } from "#flow";
-import { ConfigError } from "#model";
+import { deleteFlow, FlowError, type FlowRule, formatFlowRule, parseFlowRule, setFlow } from "#flow";
 import {
   COUNTER_RULE_SLOTS,
   type CounterFile,
@@ -48,15 +47,14 @@ const NO_TABLE = "trace";
 export function answerFlowRequest(request: FlowRequest, state: FlowSocketState): string {
   try {
     const action = request.get("action");
-    if (action === undefined) throw new Refusal("FAIL: no action");
+    if (action === undefined) throw new Refusal("FAIL: no action: set, delete, list or list-names");
     const isTrace = action.startsWith(TRACE_PREFIX);
     const rules = isTrace ? traceRules(state) : flowRules(state);
     const reply = answer(isTrace ? action.slice(TRACE_PREFIX.length) : action, request, rules);
     if (reply === "OK") state.log.flowsChanged([...request].map(([name, value]) => `${name}=${value}`).join(" "));
     return reply === "OK" ? "OK\0" : reply;
   } catch (error) {
-    // A configuration error's rule is upstream's whole reply; anything else says what it is.
-    return `${error instanceof ConfigError ? error.rule : (error as Error).message}\0`;
+    return `${(error as Error).message}\0`; // of a refused flow upstream's reply, then what exactly is wrong
   }
 }
 
@@ -71,7 +69,9 @@ function answer(action: string, request: FlowRequest, rules: RuleSet): string {
     case "list-names":
       return listNames(rules);
     default:
-      throw new Refusal("FAIL: action unknown");
+      throw new Refusal(
+        `FAIL: action unknown: ${JSON.stringify(action)}; set, delete, list, list-names, or trace- before them`,
+      );
   }
 }
 
@@ -89,7 +89,8 @@ function set(request: FlowRequest, rules: RuleSet): string {
   const rule = rules.isTrace ? parseTraceRule(request) : parseFlowRule(Object.fromEntries(request));
   if (!rules.isTrace && !hasRegion(rules.folder, rule.target)) {
     const isKnown = readFlows(rules.folder, rules.name).rules.some((stored) => stored.rule.name === rule.name);
-    throw new Refusal(`FAIL: Couldn't create ${isKnown ? "new " : ""}load-balancer`);
+    const reply = `FAIL: Couldn't create ${isKnown ? "new " : ""}load-balancer`;
+    throw new FlowError(reply, rule.name, "target", rule.target, "a table in shared memory; nfqlb init makes one");
   }
   change(rules, (before) => setFlow(before, rule));
   return "OK";
@@ -103,7 +104,7 @@ function parseTraceRule(request: FlowRequest): FlowRule {
 
 function remove(request: FlowRequest, rules: RuleSet): string {
   const name = request.get("name");
-  if (name === undefined || name === "") throw new Refusal("FAIL: no name");
+  if (name === undefined || name === "") throw new Refusal("FAIL: no name: the name of a flow is needed");
   change(rules, (before) => deleteFlow(before, name));
   return "OK";
 }
