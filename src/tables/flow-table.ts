@@ -162,10 +162,10 @@ function encodeImage(rules: readonly StoredRule[]): Uint8Array {
     rules.map(({ slot }) => slot),
   );
   const streams = new TextEncoder().encode(JSON.stringify(streamsOf(flows)));
-  const text = new TextEncoder().encode(encodeRules(rules));
+  const text = encodeRules(rules);
   const content = new Uint8Array(IMAGE_HEADER_BYTES + program.byteLength + streams.length + text.length);
   new Int32Array(content.buffer, 0, 3).set([program.length, streams.length, text.length]);
-  content.set(new Uint8Array(program.buffer), IMAGE_HEADER_BYTES);
+  content.set(new Uint8Array(program.buffer, program.byteOffset, program.byteLength), IMAGE_HEADER_BYTES);
   content.set(streams, IMAGE_HEADER_BYTES + program.byteLength);
   content.set(text, IMAGE_HEADER_BYTES + program.byteLength + streams.length);
   return content;
@@ -175,7 +175,7 @@ function encodeImage(rules: readonly StoredRule[]): Uint8Array {
 function decodeImage(
   region: Region,
   generation: number,
-): { readonly program: Int32Array; readonly streams: readonly string[]; readonly ruleText: string } {
+): { readonly program: Int32Array; readonly streams: readonly string[]; readonly ruleText: Uint8Array } {
   const offset = region.imageOffset(generation);
   const [programWords = 0, streamBytes = 0, ruleBytes = 0] = new Uint32Array(region.file.buffer, offset, 3);
   const streamsAt = IMAGE_HEADER_BYTES + programWords * 4;
@@ -183,11 +183,11 @@ function decodeImage(
   const { path } = region.file;
   if (end > region.capacity) throw new LayoutError(path, `${end} bytes of rules in an image of ${region.capacity}`);
   const image = region.image(generation);
-  const text = (from: number, length: number) => new TextDecoder().decode(image.slice(from, from + length));
+  const names = new TextDecoder().decode(image.slice(streamsAt, streamsAt + streamBytes));
   return {
     program: new Int32Array(region.file.buffer, offset + IMAGE_HEADER_BYTES, programWords),
-    streams: parseJson(path, text(streamsAt, streamBytes)) as readonly string[],
-    ruleText: text(streamsAt + streamBytes, ruleBytes),
+    streams: parseJson(path, names) as readonly string[],
+    ruleText: image.subarray(streamsAt + streamBytes, end),
   };
 }
 
