@@ -1,4 +1,5 @@
-import { type FlowRule, parseFlowRule, setFlow } from "#flow";
+import { isDeepStrictEqual } from "node:util";
+import { type FlowRule, parseFlowRule } from "#flow";
 import type { Configuration, Flow } from "#model";
 import type { DesiredKernel } from "#steering";
 import type { Offsets } from "./offsets.js";
@@ -78,11 +79,17 @@ function toRule(flow: Flow): FlowRule {
  */
 export function mergeFlows(present: readonly FlowRule[], wanted: readonly FlowRule[]): readonly FlowRule[] {
   const names = new Set(wanted.map(({ name }) => name));
-  let rules: readonly FlowRule[] = present.filter(({ name }) => !name.startsWith(tableName("")) || names.has(name));
-  const texts = new Map(rules.map((rule) => [rule.name, JSON.stringify(rule)]));
-  for (const rule of wanted) if (texts.get(rule.name) !== JSON.stringify(rule)) rules = setFlow(rules, rule);
+  const kept = present.filter(({ name }) => !name.startsWith(tableName("")) || names.has(name));
+  const before = new Map(kept.map((rule) => [rule.name, rule]));
+  const now = new Map(
+    wanted.map((rule) => [rule.name, isDeepStrictEqual(before.get(rule.name), rule) ? before.get(rule.name)! : rule]),
+  );
+  const replaced = kept.map((rule) => now.get(rule.name) ?? rule);
+  const added = [...now.values()].filter(({ name }) => !before.has(name));
   // Among equal priorities ours stand in the configuration's order, however they came: all instances agree.
   const place = new Map(wanted.map(({ name }, i) => [name, i]));
-  rules = rules.toSorted((a, b) => b.priority - a.priority || (place.get(a.name) ?? -1) - (place.get(b.name) ?? -1));
+  const rules = [...replaced, ...added].toSorted(
+    (a, b) => b.priority - a.priority || (place.get(a.name) ?? -1) - (place.get(b.name) ?? -1),
+  );
   return rules.length === present.length && rules.every((rule, i) => rule === present[i]) ? present : rules;
 }
