@@ -164,17 +164,18 @@ test("2,000 rules cost a packet at most 1.1 times one, compile in 100 ms, and ch
   retry: 4,
   timeout: 60_000,
 }, async () => {
-  const [vips, ports, mixed, sourcePorts] = await measure("2000", "150", "4");
-  for (const one of [vips!, ports!, sourcePorts!]) expect(one.packetNs.ratio, one.shape).toBeLessThanOrEqual(1.1);
+  const [vips, ports, mixed, sourcePorts, bytes] = await measure("2000", "120", "5");
+  for (const one of [vips!, ports!, sourcePorts!, bytes!])
+    expect(one.packetNs.ratio, one.shape).toBeLessThanOrEqual(1.1);
   expect(mixed!.packetNs.ratio).toBeLessThanOrEqual(1.25); // misses 1.1: see docs/performance.md
-  for (const { shape, compileMs, changeMs } of [vips!, ports!, mixed!, sourcePorts!]) {
+  for (const { shape, compileMs, changeMs } of [vips!, ports!, mixed!, sourcePorts!, bytes!]) {
     expect(compileMs, shape).toBeLessThan(100);
     expect(changeMs, shape).toBeLessThan(20);
   }
 });
 
 test("20,000 rules cost a packet at most 1.5 times one", { retry: 4, timeout: 60_000 }, async () => {
-  const figures = await measure("20000", "60", "4");
-  expect(figures).toHaveLength(4);
+  const figures = await measure("20000", "50", "5");
+  expect(figures).toHaveLength(5);
   for (const { shape, packetNs } of figures) expect(packetNs.ratio, shape).toBeLessThanOrEqual(1.5);
 });

@@ -291,7 +291,7 @@ test("after any sequence of changes the rules in force are compiled as if from s
   ensureFlows(folder, "flows");
   for (const kind of KINDS) {
     const random = randomNumbers(KINDS.indexOf(kind) + 1);
-    for (let step = 0; step < 60; step++) {
+    for (let step = 0; step < 25; step++) {
       const change = (rules: readonly FlowRule[]) => {
         const name = `f${random(30)}`;
         if (random(4) === 0) return deleteFlow(rules, name);
@@ -337,7 +337,7 @@ test("one of 2,000 rules changes in less than 20 ms, region and all; 100 rules t
     );
   };
   publish(100);
-  expect(statSync(join(folder, "flows-100")).size).toBeLessThanOrEqual(256 * 1024);
+  expect(statSync(join(folder, "flows-100")).size).toBe(4096 + 2 * 64 * 1024); // the first size
   publish(2_000);
   let least = Number.POSITIVE_INFINITY;
   for (let i = 0; i < 15; i++) {
