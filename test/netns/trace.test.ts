@@ -180,7 +180,7 @@ test("trace rules are set, listed and deleted as upstream documents it", () => {
     { name: "any" },
   ]);
   expect(nfqlb("trace-flow-set", "--name=x", "--protocols=tipc")).toMatchObject({
-    stdout: "Invalid protocols\n",
+    stdout: expect.stringMatching(/^Invalid protocols: flow "[^"]*", protocols "[^"]*": .*\n$/),
     status: 255,
   });
   expect(nfqlb("trace-flow-set", "--name=x", "--dports=1")).toMatchObject({ status: 1 });
