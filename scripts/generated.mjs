@@ -1,8 +1,8 @@
 // Generated files: with --write they are written, otherwise each must equal what would be written.
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
@@ -14,8 +14,11 @@ const problems = [];
 
 /** @param {string} path @param {string} content */
 function settle(path, content) {
-  if (isWrite) writeFileSync(join(root, path), content);
-  else if (readFileSync(join(root, path), "utf8") !== content)
+  const file = join(root, path);
+  if (isWrite) {
+    mkdirSync(dirname(file), { recursive: true });
+    writeFileSync(file, content);
+  } else if (!existsSync(file) || readFileSync(file, "utf8") !== content)
     problems.push(`${path} is not current: run npm run generate`);
 }
 
@@ -34,10 +37,17 @@ settle(
   `# Settings of stateless-lb\n\nEnvironment variables. Names, types and defaults are Meridio's up to \`NSM_SOCKET\`; values are read as Go reads them. A variable that\nis set to the empty text counts as set. Generated from \`src/programs/stateless-lb/settings.ts\`.\n\n${settingsTable()}`,
 );
 
-execFileSync(join(root, "node_modules/.bin/buf"), ["generate", "--output", folder], { cwd: root, stdio: "inherit" });
-for (const name of ["configuration_manager_pb", "model_pb", "target_registry_pb"]) {
-  for (const extension of ["js", "d.ts"]) {
-    const path = `src/nsp/gen/nsp/v1/${name}.${extension}`;
+/** Messages of the contracts: folder below proto/ → room whose gen/ has them. */
+const contracts = { nsp: "nsp", grpc: "rpc" };
+for (const [contract, room] of Object.entries(contracts)) {
+  const out = `src/${room}/gen`;
+  const plugin = { local: "node_modules/.bin/protoc-gen-es", out, opt: ["target=js+dts", "import_extension=js"] };
+  const template = JSON.stringify({ version: "v2", plugins: [plugin] });
+  const args = ["generate", "--output", folder, "--template", template, "--path", `proto/${contract}`];
+  execFileSync(join(root, "node_modules/.bin/buf"), args, { cwd: root, stdio: "inherit" });
+  for (const entry of readdirSync(join(folder, out), { withFileTypes: true, recursive: true })) {
+    if (!entry.isFile()) continue;
+    const path = relative(folder, join(entry.parentPath ?? entry.path, entry.name));
     settle(path, readFileSync(join(folder, path), "utf8"));
   }
 }

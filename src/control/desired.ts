@@ -65,7 +65,7 @@ function toRule(flow: Flow): FlowRule {
     target: tableName(flow.stream),
     priority: String(flow.priority),
     protocols: flow.protocols.join(","),
-    dsts: flow.vips.map(({ prefix }) => prefix).join(","),
+    ...(flow.vips.length === 0 ? {} : { dsts: flow.vips.map(({ prefix }) => prefix).join(",") }),
     ...(isAnySource ? {} : { srcs: flow.sourcePrefixes.join(",") }),
     ...(dports === undefined ? {} : { dports }),
     ...(sports === undefined ? {} : { sports }),

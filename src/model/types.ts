@@ -22,7 +22,7 @@ export type Vip = { readonly name: string; readonly prefix: string };
 export type Stream = { readonly name: string; readonly conduit: string; readonly maxTargets: number };
 
 /**
- * Classification rule of a stream. Higher `priority` wins. An empty list of prefixes or port ranges means any;
+ * Classification rule of a stream. Higher `priority` wins. An empty list of VIPs, prefixes or port ranges means any;
  * `protocols` lists the protocols it takes. Port ranges are text, `80` or `100-200`; byte matches as nfqlb writes them.
  */
 export type Flow = {

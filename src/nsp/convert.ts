@@ -1,98 +1,128 @@
+import { type DescMessage, fromBinary, type MessageShape } from "@bufbuild/protobuf";
 import { parseFlowRule } from "#flow";
-import { type Configuration, isIpv4, PROTOCOLS, type Protocol, parseAddress, parsePrefix } from "#model";
-import { MAX_TARGETS, targetAddress } from "./file.js";
-import type { Conduit, Flow, Stream, Target, Vip } from "./gen/nsp/v1/model_pb.js";
+import type { Stream, Target, Vip } from "#model";
+import { ConfigError, type Flow, isIpv4, PROTOCOLS, type Protocol, parseAddress, parsePrefix } from "#model";
+import {
+  FlowSchema,
+  StreamSchema,
+  Target_Status,
+  Target_Type,
+  TargetSchema,
+  type Vip as VipMessage,
+  VipSchema,
+} from "./gen/nsp/v1/model_pb.js";
+import { type Candidate, compareText } from "./list-reader.js";
+import { type Refusal, toRefusal } from "./refusal.js";
 
-/** What the watches have told so far; flows and targets by stream name. */
-export type Snapshot = {
-  readonly conduit: Conduit;
-  readonly vips: readonly Vip[];
-  readonly streams: readonly Stream[];
-  readonly flows: ReadonlyMap<string, readonly Flow[]>;
-  readonly targets: ReadonlyMap<string, readonly Target[]>;
-};
+// The contract's objects as ours, each checked by itself. What Meridio's admission webhooks or nfqlb accept is accepted.
 
-/**
- * The contract's messages as our configuration. An object that breaks a rule is left out and named in `refused`, the
- * others go on.
- */
-export function toConfiguration(snapshot: Snapshot): {
-  readonly configuration: Configuration;
-  readonly refused: readonly string[];
-} {
-  const refused: string[] = [];
-  /** The objects that `read` accepts, with names that stand once; the reasons of the others are noted. */
-  const each = <T extends { name: string }, R>(what: string, objects: readonly T[], read: (object: T) => R): R[] => {
-    const names = new Set<string>();
-    return objects.flatMap((object) => {
-      try {
-        if (object.name === "") throw new Error("it has no name");
-        if (names.has(object.name)) throw new Error("its name is used twice");
-        names.add(object.name);
-        return [read(object)];
-      } catch (error) {
-        refused.push(`${what} ${object.name}: ${(error as Error).message}`);
-        return [];
-      }
-    });
-  };
-  const toVip = ({ name, address }: Vip) => {
-    parsePrefix(address);
-    return { name, prefix: address };
-  };
-  const { conduit } = snapshot;
-  const vips = each("VIP", snapshot.vips, toVip);
-  const streams = each("stream", snapshot.streams, ({ name, maxTargets }) => {
-    if (maxTargets < 1 || maxTargets > MAX_TARGETS)
-      throw new Error(`maxTargets ${maxTargets}: 1..${MAX_TARGETS} is allowed`);
-    if (!/^[^/\0\s]{1,180}$/.test(name)) throw new Error("a name has 1..180 characters without '/' and blanks");
-    return { name, conduit: conduit.name, maxTargets };
-  });
-  const flows = streams.flatMap((stream) =>
-    each(`flow of stream ${stream.name}:`, snapshot.flows.get(stream.name) ?? [], (flow) => {
-      if (flow.vips.length === 0) throw new Error("it has no VIPs, so it matches nothing");
-      const read = {
-        name: flow.name,
-        stream: stream.name,
-        priority: flow.priority,
-        protocols: flow.protocols.map(toProtocol),
-        vips: flow.vips.map(toVip),
-        sourcePrefixes: flow.sourceSubnets,
-        destinationPorts: flow.destinationPortRanges,
-        sourcePorts: flow.sourcePortRanges,
-        byteMatches: flow.byteMatches,
-      };
-      checkFlow(read);
-      return read;
-    }),
-  );
-  const targets = streams.flatMap((stream) => toTargets(stream, snapshot.targets.get(stream.name) ?? [], refused));
-  const portNats = conduit.destinationPortNats.map((nat) => ({
-    protocol: nat.protocol.toLowerCase() as Protocol,
-    port: nat.port,
-    targetPort: nat.targetPort,
-    vips: nat.vips.map(({ name, address }) => ({ name, prefix: address })),
-  }));
-  const own = { name: conduit.name, trench: conduit.trench?.name ?? "", portNats };
-  return { configuration: { conduit: own, vips, streams, flows, targets }, refused };
+export const MAX_TARGETS = 10_000;
+const ANY_PORT = "0-65535";
+/** What the flow rules of the data plane allow for a name. */
+const MAX_RULE_NAME_BYTES = 1_023;
+
+/** Decodes one object and hands it to `accept`; what breaks a rule becomes a refusal. */
+function read<D extends DescMessage, T>(
+  kind: Refusal["kind"],
+  desc: D,
+  bytes: Uint8Array,
+  stream: string,
+  nameOf: (message: MessageShape<D>) => string,
+  accept: (message: MessageShape<D>) => T | null,
+): Candidate<T> {
+  let message: MessageShape<D>;
+  try {
+    message = fromBinary(desc, bytes);
+  } catch (error) {
+    const rule = `no message of the contract: ${(error as Error).message}`;
+    return { refusal: { kind, object: "?", stream, field: "bytes", value: `${bytes.length}`, rule } };
+  }
+  try {
+    const value = accept(message);
+    return value === null ? null : { value };
+  } catch (error) {
+    return { refusal: toRefusal(kind, nameOf(message), stream, error) };
+  }
 }
 
-function toProtocol(text: string): Protocol {
+export function readVip(bytes: Uint8Array): Candidate<Vip> {
+  return read("VIP", VipSchema, bytes, "", ({ name }) => name, toVip);
+}
+
+export function toVip({ name, address }: VipMessage): Vip {
+  requireName(name);
+  parsePrefix(address);
+  return { name, prefix: address };
+}
+
+/** Streams of other conduits are none of ours, whatever the server's filter does. */
+export function readStream(bytes: Uint8Array, conduitName: string): Candidate<Stream> {
+  return read(
+    "stream",
+    StreamSchema,
+    bytes,
+    "",
+    ({ name }) => name,
+    ({ name, conduit, maxTargets }) => {
+      if (conduit?.name !== conduitName) return null;
+      if (maxTargets < 1 || maxTargets > MAX_TARGETS)
+        throw new ConfigError("maxTargets", String(maxTargets), `1..${MAX_TARGETS} is allowed`);
+      if (!/^[^/\0\s]{1,180}$/.test(name))
+        throw new ConfigError("name", name, "1..180 characters without '/' and blanks are allowed");
+      return { name, conduit: conduit.name, maxTargets };
+    },
+  );
+}
+
+/** The order inside a flow says nothing, so it is made one. */
+const comparePorts = (a: string, b: string) => Number.parseInt(a, 10) - Number.parseInt(b, 10) || compareText(a, b);
+
+/** @param isVipNeeded whether a flow without VIPs matches nothing (and is refused); otherwise it matches every VIP */
+export function readFlow(bytes: Uint8Array, stream: string, isVipNeeded: boolean): Candidate<Flow> {
+  return read(
+    "flow",
+    FlowSchema,
+    bytes,
+    stream,
+    ({ name }) => name,
+    (message) => {
+      if (isVipNeeded && message.vips.length === 0)
+        throw new ConfigError("vips", "", "it has no VIPs, so it matches nothing");
+      const flow = {
+        name: message.name,
+        stream,
+        priority: message.priority,
+        protocols: message.protocols.map(toProtocol).toSorted(compareText),
+        vips: message.vips.map(toVip).toSorted((a, b) => compareText(a.name, b.name)),
+        sourcePrefixes: message.sourceSubnets.toSorted(compareText),
+        destinationPorts: message.destinationPortRanges.toSorted(comparePorts),
+        sourcePorts: message.sourcePortRanges.toSorted(comparePorts),
+        byteMatches: message.byteMatches.toSorted(compareText),
+      };
+      requireName(flow.name);
+      checkFlow(flow);
+      return flow;
+    },
+  );
+}
+
+export function toProtocol(text: string): Protocol {
   const protocol = PROTOCOLS.find((known) => known === text.toLowerCase());
-  if (protocol === undefined) throw new Error(`protocol "${text}": ${PROTOCOLS.join(", ")} are allowed`);
+  if (protocol === undefined) throw new ConfigError("protocol", text, `${PROTOCOLS.join(", ")} are allowed`);
   return protocol;
 }
 
-/** Everything of a flow that the rules' syntax decides. @throws {ConfigError} */
-function checkFlow(flow: {
-  readonly name: string;
-  readonly vips: readonly { readonly prefix: string }[];
-  readonly sourcePrefixes: readonly string[];
-  readonly destinationPorts: readonly string[];
-  readonly sourcePorts: readonly string[];
-  readonly byteMatches: readonly string[];
-}): void {
-  const ports = (ranges: readonly string[]) => ranges.filter((range) => range !== "0-65535").join(",");
+function requireName(name: string): void {
+  if (name === "") throw new ConfigError("name", name, "it has no name");
+  if (/[\s\p{Cc}]/u.test(name)) throw new ConfigError("name", name, "no blanks and control characters are allowed");
+}
+
+/** Everything of a flow that the syntax of the data plane's rules decides. @throws {ConfigError} */
+function checkFlow(flow: Flow): void {
+  const ports = (ranges: readonly string[]) => ranges.filter((range) => range !== ANY_PORT).join(",");
+  if (Buffer.byteLength(`tshm-${flow.stream}-${flow.name}`) > MAX_RULE_NAME_BYTES) {
+    throw new ConfigError("name", flow.name, `stream and flow together have at most ${MAX_RULE_NAME_BYTES - 6} bytes`);
+  }
   parseFlowRule({
     name: flow.name,
     target: "t",
@@ -104,29 +134,50 @@ function checkFlow(flow: {
   });
 }
 
-function toTargets(
-  stream: { readonly name: string; readonly maxTargets: number },
-  targets: readonly Target[],
-  refused: string[],
-): Configuration["targets"][number][] {
-  const used = new Set<number>();
-  return targets.flatMap(({ ips, context }) => {
-    const text = context["identifier"] ?? "";
-    try {
-      const identifier = /^[0-9]{1,5}$/.test(text) ? Number(text) : 0;
-      if (identifier < 1 || identifier > stream.maxTargets) {
-        throw new Error(`identifier "${text}": a whole number 1..${stream.maxTargets} is allowed`);
-      }
-      if (used.has(identifier)) throw new Error(`identifier ${identifier} is used twice`);
-      const addresses = ips.filter((ip) => ip !== "").map(targetAddress);
-      if (addresses.length === 0) throw new Error("it has no address");
-      const families = new Set(addresses.map((address) => isIpv4(parseAddress(address))));
-      if (families.size !== addresses.length) throw new Error("one address per family is allowed");
-      used.add(identifier);
-      return [{ stream: stream.name, identifier, addresses }];
-    } catch (error) {
-      refused.push(`target ${ips.join(",")} of stream ${stream.name}: ${(error as Error).message}`);
-      return [];
-    }
-  });
+/** Targets that are not enabled, and frontends, are none of ours, whatever the server's filter does. */
+export function readTarget(bytes: Uint8Array, stream: string): Candidate<Target> {
+  return read(
+    "target",
+    TargetSchema,
+    bytes,
+    stream,
+    ({ ips }) => ips.join(","),
+    ({ ips, context, status, type }) => {
+      if (status !== Target_Status.ENABLED || type !== Target_Type.DEFAULT) return null;
+      const text = context["identifier"] ?? "";
+      if (!/^[+-]?[0-9]+$/.test(text)) throw new ConfigError("identifier", text, "a whole number is needed");
+      return { stream, identifier: Number(text), addresses: targetAddresses(ips) };
+    },
+  );
+}
+
+/** Identifier of a frontend; null for other targets. A frontend's status plays no role. */
+export function readFrontend(bytes: Uint8Array): Candidate<string> {
+  return read(
+    "target",
+    TargetSchema,
+    bytes,
+    "",
+    ({ ips }) => ips.join(","),
+    ({ type, context }) => (type === Target_Type.FRONTEND ? (context["identifier"] ?? null) : null),
+  );
+}
+
+function targetAddresses(ips: readonly string[]): readonly string[] {
+  const addresses = ips.filter((ip) => ip !== "").map(targetAddress);
+  if (addresses.length === 0) throw new ConfigError("ips", "", "it has no address");
+  const isV4 = addresses.map((address) => isIpv4(parseAddress(address)));
+  if (new Set(isV4).size !== addresses.length)
+    throw new ConfigError("ips", ips.join(","), "one address per family is allowed");
+  return isV4[0] === false ? addresses.toReversed() : addresses; // IPv4 first: the order says nothing
+}
+
+/** Plain address of a target's `ips` entry. @throws {ConfigError} */
+export function targetAddress(text: string): string {
+  if (!text.includes("/")) {
+    parseAddress(text);
+    return text;
+  }
+  parsePrefix(text);
+  return text.slice(0, text.indexOf("/"));
 }

@@ -1,7 +1,11 @@
 import { readFileSync, statSync } from "node:fs";
-import { create } from "@bufbuild/protobuf";
+import { create, toBinary } from "@bufbuild/protobuf";
 import { parseFlowRule } from "#flow";
-import { ConfigError, isIpv4, PROTOCOLS, parseAddress, parsePrefix } from "#model";
+import { ConfigError, isIpv4, PROTOCOLS, parseAddress } from "#model";
+import { MAX_TARGETS, targetAddress } from "./convert.js";
+import { readConduit as checkConduit } from "./convert-conduit.js";
+import { byName, checked, nameOf, prefix, resolve, resolveAll } from "./file-fields.js";
+import { readAttractor, readGateway } from "./file-gateways.js";
 import {
   type Conduit,
   ConduitSchema,
@@ -15,10 +19,9 @@ import {
   type Vip,
   VipSchema,
 } from "./gen/nsp/v1/model_pb.js";
-import { EMPTY_CONFIGURATION, type NspConfiguration, permanentTarget } from "./store.js";
+import { type NspConfiguration, permanentTarget } from "./store.js";
 import { type Fault, MAX_FILE_BYTES, Reader } from "./yaml-reader.js";
 
-export const MAX_TARGETS = 10_000;
 const DEFAULT_MAX_TARGETS = 100;
 
 /** What a configuration file says. */
@@ -65,25 +68,40 @@ export function parseConfiguration(path: string, text: string): ConfigurationFil
   return file;
 }
 
+const ROOT_KEYS = [
+  "trench",
+  "conduits",
+  "streams",
+  "flows",
+  "vips",
+  "gateways",
+  "attractors",
+  "targets",
+  "nsp",
+] as const;
+
 function readRoot(root: Reader): ConfigurationFile {
   if (!root.isPresent) root.fault("the file is empty");
-  const fields = root.fields(["trench", "conduits", "streams", "flows", "vips", "targets", "nsp"]);
+  const fields = root.fields(ROOT_KEYS);
   const trench = create(TrenchSchema, { name: nameOf(fields.trench.fields(["name"]).name) });
   const vips = byName(fields.vips, (item) => readVip(item, trench));
   const conduits = byName(fields.conduits, (item) => readConduit(item, trench, vips));
   const streams = byName(fields.streams, (item) => readStream(item, conduits));
   const flows = byName(fields.flows, (item) => readFlow(item, streams, vips));
+  const gateways = byName(fields.gateways, (item) => readGateway(item, trench));
+  const attractors = byName(fields.attractors, (item) => readAttractor(item, trench, vips, gateways));
   const targets = readTargets(fields.targets, streams);
   const nsp = fields.nsp.fields(["listen", "entry-timeout"]);
   if (conduits.size === 0) fields.conduits.fault("at least one conduit is needed");
   return {
     configuration: {
-      ...EMPTY_CONFIGURATION,
       trench,
       vips: [...vips.values()],
       conduits: [...conduits.values()],
       streams: [...streams.values()],
       flows: [...flows.values()],
+      gateways: [...gateways.values()],
+      attractors: [...attractors.values()],
       targets,
     },
     listen: nsp.listen.items().map((item) => checked(item, listenAddress, "unix:/path or host:port")),
@@ -94,50 +112,6 @@ function readRoot(root: Reader): ConfigurationFile {
 function listenAddress(text: string): void {
   if (!/^unix:\/.+$|^(?:\[[0-9a-f:.]+\]|[^:/]+):[0-9]{1,5}$/i.test(text)) throw new Error();
 }
-
-function nameOf(reader: Reader): string {
-  const name = reader.text();
-  if (reader.isPresent && !/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/.test(name)) {
-    reader.fault("a name has 1..128 letters, digits, '.', '_', '-' and begins with a letter or digit");
-  }
-  return name;
-}
-
-/** Reads a list of named objects; a name that stands twice is a fault. */
-function byName<T extends { name: string }>(list: Reader, read: (item: Reader) => T): Map<string, T> {
-  const found = new Map<string, T>();
-  for (const item of list.items()) {
-    const object = read(item);
-    if (found.has(object.name)) item.fault("this name is used twice", object.name);
-    found.set(object.name, object);
-  }
-  return found;
-}
-
-/** Text that a parser accepts, else a fault with what is allowed. */
-function checked(reader: Reader, parse: (text: string) => unknown, allowed: string): string {
-  const text = reader.text();
-  if (!reader.isPresent) return text;
-  try {
-    parse(text);
-  } catch {
-    reader.fault(`not valid; ${allowed}`);
-  }
-  return text;
-}
-
-/** The object that a name refers to; a dangling reference is a fault. */
-function resolve<T>(reader: Reader, objects: ReadonlyMap<string, T>, what: string): T | null {
-  const name = reader.text();
-  const object = objects.get(name);
-  if (object === undefined && reader.isPresent) {
-    reader.fault(`there is no such ${what}; there are: ${[...objects.keys()].slice(0, 10).join(", ") || "none"}`);
-  }
-  return object ?? null;
-}
-
-const prefix = (reader: Reader) =>
-  checked(reader, parsePrefix, "address/length, for example 10.0.0.1/32 or 2001:db8::1/128");
 
 function readVip(item: Reader, trench: Trench): Vip {
   const { name, address } = item.fields(["name", "address"]);
@@ -153,14 +127,20 @@ function readConduit(item: Reader, trench: Trench, vips: ReadonlyMap<string, Vip
       protocol,
       vips: names,
     } = nat.fields(["port", "target-port", "protocol", "vips"]);
+    if (names.items().length === 0)
+      names.fault("at least one VIP is needed: a port NAT without VIPs translates nothing");
     return {
       port: port.number(1, 65_535),
       targetPort: targetPort.number(1, 65_535),
       protocol: checked(protocol, protocolName, PROTOCOLS.join(", ")),
-      vips: names.items().flatMap((vip) => resolve(vip, vips, "VIP") ?? []),
+      vips: resolveAll(names, vips, "VIP"),
     };
   });
-  return create(ConduitSchema, { name: nameOf(fields.name), trench, destinationPortNats });
+  const conduit = create(ConduitSchema, { name: nameOf(fields.name), trench, destinationPortNats });
+  const { refusals } = checkConduit(toBinary(ConduitSchema, conduit));
+  for (const { object, field, rule } of refusals)
+    if (rule.startsWith("collides")) fields["destination-port-nats"].fault(`${object}: ${field}: ${rule}`, "");
+  return conduit;
 }
 
 function protocolName(text: string): void {
@@ -207,7 +187,7 @@ function readFlow(item: Reader, streams: ReadonlyMap<string, Stream>, vips: Read
     ...(stream === null ? {} : { stream }),
     priority: fields.priority.number(-(2 ** 31), 2 ** 31 - 1, 0),
     protocols: fields.protocols.items().map((protocol) => checked(protocol, protocolName, PROTOCOLS.join(", "))),
-    vips: fields.vips.items().flatMap((vip) => resolve(vip, vips, "VIP") ?? []),
+    vips: resolveAll(fields.vips, vips, "VIP"),
     sourceSubnets: fields["source-subnets"].items().map(prefix),
     destinationPortRanges: ports(fields["destination-port-ranges"]),
     sourcePortRanges: ports(fields["source-port-ranges"]),
@@ -242,16 +222,6 @@ function readTargets(list: Reader, streams: ReadonlyMap<string, Stream>): readon
     seen.add(key);
     return [permanentTarget(stream, number, texts)];
   });
-}
-
-/** Plain address of a target's `ips` entry. @throws {ConfigError} */
-export function targetAddress(text: string): string {
-  if (!text.includes("/")) {
-    parseAddress(text);
-    return text;
-  }
-  parsePrefix(text);
-  return text.slice(0, text.indexOf("/"));
 }
 
 function checkFamilies(ips: Reader, texts: readonly string[]): void {

@@ -1,12 +1,4 @@
-import {
-  type Conduit,
-  type Flow,
-  type Stream,
-  type Target,
-  Target_Status,
-  type Trench,
-  type Vip,
-} from "./gen/nsp/v1/model_pb.js";
+import type { Conduit, Flow, Stream, Target, Trench, Vip } from "./gen/nsp/v1/model_pb.js";
 
 // A watch's argument is a filter: names are compared where both have one, parents one after the other; a parent that is
 // missing on one side makes two objects different.
@@ -34,8 +26,8 @@ export function matchesInTrench(filter: Pick<Vip, "name" | "trench">, object: Pi
   return isName(filter.name, object.name) && both(filter.trench, object.trench, matchesTrench);
 }
 
-export function matchesTarget(filter: Target, target: Target): boolean {
-  if (filter.status !== Target_Status.ANY && filter.status !== target.status) return false;
+/** Type and stream of a target, all of a filter but the status. No stream means any. */
+export function matchesTargetGroup(filter: Target, target: Target): boolean {
   if (filter.type !== target.type) return false;
   if (filter.stream === undefined) return true;
   const { name, conduit } = filter.stream;

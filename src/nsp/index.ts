@@ -1,7 +1,8 @@
 // For callers
-// For tests and tools
-export { type ConfigurationFile, ConfigurationFileError, loadConfigurationFile, parseConfiguration } from "./file.js";
+export type { Changes, ListChanges } from "./changes.js";
+export { type ConfigurationFile, ConfigurationFileError, loadConfigurationFile } from "./file.js";
+export { type FollowOptions, followConfiguration, type NspUpdate } from "./follow.js";
+export { formatRefusal, type Refusal } from "./refusal.js";
 export { startNspServer } from "./server.js";
 export { NspStore } from "./store.js";
-export { watchConfiguration } from "./watch.js";
 export { watchConfigurationFile } from "./watch-file.js";

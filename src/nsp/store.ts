@@ -1,4 +1,4 @@
-import { clone, create } from "@bufbuild/protobuf";
+import { create } from "@bufbuild/protobuf";
 import {
   type Attractor,
   type Conduit,
@@ -12,6 +12,8 @@ import {
   type Trench,
   type Vip,
 } from "./gen/nsp/v1/model_pb.js";
+import { type Entry, keyOf, TargetGroups, toEntry, withStatus } from "./registry.js";
+import { equalBytes } from "./wire.js";
 
 /** Everything an NSP server tells, as the contract's own messages. */
 export type NspConfiguration = {
@@ -26,7 +28,7 @@ export type NspConfiguration = {
   readonly targets: readonly Target[];
 };
 
-export const EMPTY_CONFIGURATION: NspConfiguration = {
+const EMPTY_CONFIGURATION: NspConfiguration = {
   trench: null,
   conduits: [],
   streams: [],
@@ -40,79 +42,133 @@ export const EMPTY_CONFIGURATION: NspConfiguration = {
 /** Most targets that may register; one more is refused. */
 const MAX_REGISTERED = 100_000;
 
-type Registration = { readonly target: Target; readonly deadlineMs: number };
+/** Where registrations outlive the process. Both writes may throw; the store goes on without. */
+export type TargetStorage = {
+  /** Messages of all stored targets. */
+  readonly load: () => readonly Target[];
+  readonly put: (key: string, message: Uint8Array) => void;
+  readonly delete: (key: string) => void;
+};
+
+export type StoreOptions = {
+  /** Lifetime of a registration in ms. Meridio: NSP_ENTRY_TIMEOUT. Default 60_000. */
+  readonly entryTimeoutMs?: number;
+  /** A clock that never goes back. */
+  readonly nowMs: () => number;
+  readonly storage?: TargetStorage;
+  /** The storage refused a write; told once per distinct message. */
+  readonly onStorageFault?: (message: string) => void;
+};
 
 /**
  * What an NSP server knows: the configuration of its file and the targets that registered. A registration ends when it
- * is not repeated in time; the first one of a target is always DISABLED (the owner enables it with a second one).
+ * is not repeated in time; the first one of a target is always DISABLED (the owner enables it with a second one). Stored
+ * ones come back at the start with a full lifetime, as in the reference.
  */
 export class NspStore {
   #configuration: NspConfiguration = EMPTY_CONFIGURATION;
-  readonly #registered = new Map<string, Registration>();
+  readonly #permanent = new TargetGroups();
+  readonly #registered = new TargetGroups();
+  readonly #deadlinesMs = new Map<string, number>();
   readonly #listeners = new Set<() => void>();
-  readonly #entryTimeoutMs: number;
-  readonly #nowMs: () => number;
+  readonly #options: StoreOptions;
+  #entryTimeoutMs: number;
+  #isTelling = false;
+  #toldFault = "";
 
-  /** @param entryTimeoutMs lifetime of a registration. Meridio: NSP_ENTRY_TIMEOUT, 60 s */
-  constructor({ entryTimeoutMs = 60_000, nowMs }: { readonly entryTimeoutMs?: number; readonly nowMs: () => number }) {
-    this.#entryTimeoutMs = entryTimeoutMs;
-    this.#nowMs = nowMs;
+  constructor(options: StoreOptions) {
+    this.#options = options;
+    this.#entryTimeoutMs = options.entryTimeoutMs ?? 60_000;
+    for (const target of options.storage?.load() ?? []) this.#keep(keyOf(target), toEntry(target));
   }
 
   get configuration(): NspConfiguration {
     return this.#configuration;
   }
 
-  /** Replaces the configuration as a whole. */
-  configure(configuration: NspConfiguration): void {
+  /** Replaces the configuration as a whole. @param entryTimeoutMs another lifetime for registrations from now on */
+  configure(configuration: NspConfiguration, entryTimeoutMs = this.#entryTimeoutMs): void {
     this.#configuration = configuration;
+    this.#entryTimeoutMs = entryTimeoutMs;
+    this.#permanent.clear();
+    for (const target of configuration.targets) this.#permanent.set(keyOf(target), toEntry(target));
     this.#tell();
   }
 
-  /** All targets, those of the configuration first. */
-  targets(): readonly Target[] {
-    return [...this.#configuration.targets, ...[...this.#registered.values()].map(({ target }) => target)];
+  /** Targets that a watch's filter lets pass, those of the configuration first; entries are replaced, never changed. */
+  targets(filter: Target): readonly Entry[] {
+    const permanent = [...this.#permanent.matching(filter)].map(([, entry]) => entry);
+    const registered = [...this.#registered.matching(filter)].filter(([key]) => !this.#permanent.has(key));
+    return [...permanent, ...registered.map(([, entry]) => entry)];
   }
 
   /** @throws {RangeError} too many */
   register(target: Target): void {
     const key = keyOf(target);
-    const isNew = !this.#registered.has(key);
-    if (isNew && this.#registered.size >= MAX_REGISTERED)
+    const known = this.#registered.get(key);
+    if (known === undefined && this.#registered.size >= MAX_REGISTERED)
       throw new RangeError(`${MAX_REGISTERED} targets are registered`);
-    const entry = clone(TargetSchema, target);
-    if (isNew) entry.status = Target_Status.DISABLED;
-    this.#registered.set(key, { target: entry, deadlineMs: this.#nowMs() + this.#entryTimeoutMs });
+    const entry = toEntry(known === undefined ? withStatus(target, Target_Status.DISABLED) : target);
+    if (known !== undefined && equalBytes(known.bytes, entry.bytes)) {
+      this.#deadlinesMs.set(key, this.#options.nowMs() + this.#entryTimeoutMs); // a refresh
+      return;
+    }
+    this.#keep(key, entry);
+    this.#store(({ put }) => put(key, entry.bytes));
     this.#tell();
   }
 
   unregister(target: Target): void {
-    if (this.#registered.delete(keyOf(target))) this.#tell();
+    if (this.#drop(keyOf(target))) this.#tell();
   }
 
   /** Ends the registrations that were not repeated in time; to be called now and then. */
   expire(): void {
-    const nowMs = this.#nowMs();
-    const late = [...this.#registered].filter(([, { deadlineMs }]) => deadlineMs < nowMs);
-    for (const [key] of late) this.#registered.delete(key);
+    const nowMs = this.#options.nowMs();
+    const late = [...this.#deadlinesMs].filter(([, deadlineMs]) => deadlineMs < nowMs);
+    for (const [key] of late) this.#drop(key);
     if (late.length > 0) this.#tell();
   }
 
-  /** Calls `listener` after every change until the result is called. */
+  /** Calls `listener` soon after changes, once for those of one turn of the event loop, until the result is called. */
   subscribe(listener: () => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
   }
 
-  #tell(): void {
-    for (const listener of this.#listeners) listener();
+  #keep(key: string, entry: Entry): void {
+    this.#registered.set(key, entry);
+    this.#deadlinesMs.set(key, this.#options.nowMs() + this.#entryTimeoutMs);
   }
-}
 
-/** Identity of a registration: addresses, type and stream. */
-function keyOf({ ips, type, stream }: Target): string {
-  const conduit = stream?.conduit;
-  return `${ips.join(";")}-${type}-${stream?.name ?? ""}.${conduit?.name ?? ""}.${conduit?.trench?.name ?? ""}`;
+  #drop(key: string): boolean {
+    this.#deadlinesMs.delete(key);
+    if (!this.#registered.delete(key)) return false;
+    this.#store((storage) => storage.delete(key));
+    return true;
+  }
+
+  #store(write: (storage: TargetStorage) => void): void {
+    const { storage, onStorageFault } = this.#options;
+    if (storage === undefined) return;
+    try {
+      write(storage);
+      this.#toldFault = "";
+    } catch (error) {
+      const { message } = error as Error;
+      if (message !== this.#toldFault) onStorageFault?.(message);
+      this.#toldFault = message;
+    }
+  }
+
+  #tell(): void {
+    if (this.#isTelling) return;
+    this.#isTelling = true;
+    setImmediate(() => {
+      this.#isTelling = false;
+      for (const listener of this.#listeners) listener();
+    });
+  }
 }
 
 /** A target of the configuration file. */

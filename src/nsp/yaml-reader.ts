@@ -110,6 +110,14 @@ export class Reader {
     return fallback ?? min;
   }
 
+  /** `true` or `false`. */
+  flag(fallback: boolean): boolean {
+    if (!this.isPresent) return fallback;
+    if (isScalar(this.#node) && typeof this.#node.value === "boolean") return this.#node.value;
+    this.fault("true or false is needed");
+    return fallback;
+  }
+
   #child(node: Node | null, name: string, parentLine: number): Reader {
     return new Reader(node, this.path === "" ? name : `${this.path}.${name}`, this.#lines, this.faults, parentLine);
   }

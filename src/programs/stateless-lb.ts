@@ -5,17 +5,11 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { type Log, Reconciler, unpublish } from "#control";
 import type { Configuration } from "#model";
-import {
-  type ConfigurationFile,
-  loadConfigurationFile,
-  NspStore,
-  startNspServer,
-  watchConfiguration,
-  watchConfigurationFile,
-} from "#nsp";
+import { type ConfigurationFile, followConfiguration, formatRefusal } from "#nsp";
 import { Steering } from "#steering";
 import { CounterFile, ensureFlows } from "#tables";
 import { DataPlane } from "./stateless-lb/data-plane.js";
+import { startEmbeddedNsp } from "./stateless-lb/embedded-nsp.js";
 import { createLog } from "./stateless-lb/log.js";
 import { describeVariables, readSettings, type Settings, SettingsError } from "./stateless-lb/settings.js";
 
@@ -53,6 +47,8 @@ type Source = {
   readonly address: string;
   readonly trench: string;
   readonly conduit: string;
+  /** Where what the NSP says is saved for a start without it; null where that needs no saving. */
+  readonly stateFolder: string | null;
   readonly reload: () => void;
   readonly close: () => Promise<void>;
 };
@@ -107,8 +103,10 @@ async function main(): Promise<number> {
   });
   await dataPlane.start();
   reconciler.start();
-  follow(source, settings, log, ending.signal, (configuration) => reconciler.configure(configuration));
-  await untilSignal(source.reload, log);
+  const following = follow(source, settings, log, ending.signal, (configuration) =>
+    reconciler.configure(configuration),
+  );
+  await Promise.race([untilSignal(source.reload, log), following]); // following ends before a signal only by a fault
   // In this order no packet is queued to nobody, and none that is queued loses its way.
   ending.abort();
   reconciler.stop();
@@ -117,6 +115,7 @@ async function main(): Promise<number> {
   left.push(...reconciler.cleanUp());
   for (const { message } of left) log.error("not cleaned up", { error: message });
   unpublish(place);
+  await following;
   await source.close();
   log.info("end");
   return 0;
@@ -139,7 +138,8 @@ function readOptions(): Options | number {
 }
 
 /** The NSP of a mesh; needs what this version lacks unless settings say otherwise. */
-function meshSource({ isMeshEnabled, isNspInsecure, nspService, trenchName, conduitName }: Settings): Source {
+function meshSource(settings: Settings): Source {
+  const { isMeshEnabled, isNspInsecure, nspService, trenchName, conduitName, stateFolder, shmFolder } = settings;
   if (isMeshEnabled) {
     throw new StartError(
       "the mesh endpoint is not in this version: set NSM_MESH_ENABLED=false, or run alone with --config FILE",
@@ -150,39 +150,35 @@ function meshSource({ isMeshEnabled, isNspInsecure, nspService, trenchName, cond
       "mTLS to the NSP is not in this version: set NSM_NSP_INSECURE=true for plain text, or run alone with --config FILE",
     );
   }
-  return { address: nspService, trench: trenchName, conduit: conduitName, reload: () => {}, close: async () => {} };
+  return {
+    address: nspService,
+    trench: trenchName,
+    conduit: conduitName,
+    stateFolder: stateFolder === "off" ? null : stateFolder || shmFolder,
+    reload: () => {},
+    close: async () => {},
+  };
 }
 
 /** An NSP of our own, fed by a file, on a private socket and the addresses that the file names. */
 async function fileSource(path: string, { conduitName }: Settings, log: Log): Promise<Source> {
-  const file = loadConfigurationFile(path);
-  const store = new NspStore({ entryTimeoutMs: file.entryTimeoutMs, nowMs: () => performance.now() });
-  store.configure(file.configuration);
   const folder = mkdtempSync(join(tmpdir(), "stateless-lb-"));
+  const removeFolder = () => rmSync(folder, { recursive: true, force: true });
   const address = `unix:${join(folder, "nsp.sock")}`;
-  const server = await startNspServer(store, [address, ...file.listen]).catch((error: Error) => {
-    rmSync(folder, { recursive: true });
-    throw new StartError(`nsp.listen: ${error.message}`);
+  const { file, reload, close } = await startEmbeddedNsp({ path, listen: [address], log }).catch((error: unknown) => {
+    removeFolder();
+    throw error;
   });
-  const { check, stop } = watchConfigurationFile(
-    path,
-    ({ configuration }) => {
-      log.info("configuration file read", { path });
-      store.configure(configuration);
-    },
-    ({ message }) => log.error("configuration file refused, the last good one stays in force", { error: message }),
-  );
-  const close = async () => {
-    stop();
-    await server.close();
-    rmSync(folder, { recursive: true, force: true });
-  };
   return {
     address,
     trench: file.configuration.trench!.name,
     conduit: chooseConduit(file, conduitName),
-    reload: check,
-    close,
+    stateFolder: null, // the file is there
+    reload,
+    close: async () => {
+      await close();
+      removeFolder();
+    },
   };
 }
 
@@ -191,28 +187,37 @@ function chooseConduit({ configuration }: ConfigurationFile, wanted: string): st
   return names.includes(wanted) ? wanted : names[0]!;
 }
 
-function follow(
+/** Hands on every configuration that differs from the last one, until `signal`. */
+async function follow(
   source: Source,
   settings: Settings,
   log: Log,
   signal: AbortSignal,
   onConfiguration: (configuration: Configuration) => void,
-): void {
-  watchConfiguration({
-    server: {
-      address: source.address,
-      security: "plain-text",
-      maxBackoffMs: settings.maxBackoffMs,
-      keepaliveMs: settings.keepaliveMs,
-    },
+): Promise<void> {
+  const { maxBackoffMs, keepaliveMs, emptyGraceMs, doFlowsWithoutVipsMatchAll } = settings;
+  const updates = followConfiguration({
+    server: { address: source.address, security: "plain-text", maxBackoffMs, keepaliveMs },
     trench: source.trench,
     conduit: source.conduit,
-    emptyGraceMs: settings.emptyGraceMs,
-    onConfiguration,
-    onRefused: (reasons) => log.error("objects refused", { reasons: reasons.slice(0, 100), count: reasons.length }),
-    onState: (state, reason) => log.info(`NSP ${state}`, reason === "" ? {} : { reason }),
+    emptyGraceMs,
+    doFlowsWithoutVipsMatchAll,
+    state: source.stateFolder === null ? null : { folder: source.stateFolder, nowMs: Date.now },
+    onConnection: (isConnected, reason) =>
+      log.info(isConnected ? "NSP connected" : "NSP disconnected", reason === "" ? {} : { reason }),
+    onWaiting: (what) => log.info("the NSP has not told everything yet", { waitingFor: what }),
+    onStateFault: (error) => log.error("saved NSP state", { error }),
     signal,
   });
+  let origin = "";
+  for await (const update of updates) {
+    for (const refusal of update.newRefusals)
+      log.error("object refused", { reason: formatRefusal(refusal), ...refusal });
+    if (update.origin !== origin)
+      log.info(`configuration from ${update.origin === "nsp" ? "the NSP" : "the saved state"}`);
+    origin = update.origin;
+    if (!update.changes.isEmpty) onConfiguration(update.configuration);
+  }
 }
 
 async function firstConfiguration(source: Source, settings: Settings, log: Log): Promise<Configuration> {
@@ -223,7 +228,7 @@ async function firstConfiguration(source: Source, settings: Settings, log: Log):
         reject(new StartError(`no configuration from ${source.address} in ${DRY_RUN_DEADLINE_MS / 1000} s`));
       setTimeout(late, DRY_RUN_DEADLINE_MS).unref();
       const quiet: Log = { ...log, info: () => {}, debug: () => {} };
-      follow(source, settings, quiet, ending.signal, resolve);
+      follow({ ...source, stateFolder: null }, settings, quiet, ending.signal, resolve).catch(reject);
     });
   } finally {
     ending.abort();

@@ -3,7 +3,10 @@ import type { MethodDefinition, ServiceDefinition } from "@grpc/grpc-js";
 
 /** Bytes of a message, over the same memory. */
 export function serialize<T extends DescMessage>(desc: T, message: MessageShape<T>): Buffer {
-  const bytes = toBinary(desc, message);
+  return toBuffer(toBinary(desc, message));
+}
+
+function toBuffer(bytes: Uint8Array): Buffer {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
@@ -17,7 +20,7 @@ export function pathOf(service: DescService, methodName: string): string {
   return `/${service.typeName}/${methodName}`;
 }
 
-/** A service as the gRPC library wants it declared. */
+/** A service as the gRPC library wants it declared. An answer may be a message or its bytes. */
 export function toServiceDefinition(service: DescService): ServiceDefinition {
   const methods = service.methods.map((method): [string, MethodDefinition<object, object>] => [
     method.localName,
@@ -28,7 +31,10 @@ export function toServiceDefinition(service: DescService): ServiceDefinition {
       responseStream: method.methodKind === "server_streaming" || method.methodKind === "bidi_streaming",
       requestSerialize: (message) => serialize(method.input, message as MessageShape<typeof method.input>),
       requestDeserialize: (bytes) => deserialize(method.input, bytes),
-      responseSerialize: (message) => serialize(method.output, message as MessageShape<typeof method.output>),
+      responseSerialize: (message) =>
+        message instanceof Uint8Array
+          ? toBuffer(message)
+          : serialize(method.output, message as MessageShape<typeof method.output>),
       responseDeserialize: (bytes) => deserialize(method.output, bytes),
     },
   ]);

@@ -1,4 +1,6 @@
 // For callers
 export { type ClientOptions, RpcClient } from "./client.js";
 export { RpcError } from "./error.js";
-export { type Handlers, InvalidArgument, type RunningServer, startServer } from "./server.js";
+export { Health, type HealthStatus } from "./health.js";
+export type { Security } from "./security.js";
+export { type Handlers, type RunningServer, type ServerOptions, StatusError, startServer } from "./server.js";

@@ -2,7 +2,6 @@ import { rmSync } from "node:fs";
 import type { DescMethod, DescService } from "@bufbuild/protobuf";
 import {
   Server,
-  ServerCredentials,
   type ServerUnaryCall,
   type ServerWritableStream,
   type sendUnaryData,
@@ -10,70 +9,107 @@ import {
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
 import { toServiceDefinition } from "./definition.js";
+import { type Security, serverCredentials } from "./security.js";
 
-/** Handlers of a service by local method name; requests and answers are protobuf messages. */
-export type Handlers = {
-  readonly [method: string]:
-    | { readonly kind: "unary"; readonly handle: (request: never) => object }
-    | {
-        readonly kind: "stream";
-        readonly handle: (request: never, send: (message: object) => void, signal: AbortSignal) => void;
-      };
+/** How often an idle connection is asked whether its client still lives; one that is silent for 20 s more is closed. */
+const KEEPALIVE_MS = 60_000;
+/** How long a closing server waits for its clients to take the last answers. */
+const CLOSE_MS = 250;
+
+type Handler =
+  | { readonly kind: "unary"; readonly handle: (request: never) => object }
+  | {
+      readonly kind: "stream";
+      readonly handle: (request: never, send: (answer: object) => void, signal: AbortSignal) => void;
+    };
+
+/** Handlers of a service by local method name. Requests are protobuf messages, answers such messages or their bytes. */
+export type Handlers = { readonly [method: string]: Handler };
+
+export type Service = { readonly desc: DescService; readonly handlers: Handlers };
+
+/** What a handler throws to be answered with this gRPC status. */
+export class StatusError extends Error {
+  readonly status: "INVALID_ARGUMENT" | "NOT_FOUND" | "RESOURCE_EXHAUSTED";
+
+  constructor(statusName: StatusError["status"], message: string) {
+    super(message);
+    this.status = statusName;
+  }
+}
+
+export type ServerOptions = {
+  readonly services: readonly Service[];
+  /** Unix sockets (`unix:/path`; an old socket file is replaced) and TCP (`host:port`, port 0 = any). */
+  readonly listen: readonly string[];
+  readonly security: Security;
 };
-
-/** What a handler throws to be answered with INVALID_ARGUMENT. */
-export class InvalidArgument extends Error {}
 
 export type RunningServer = {
   /** What is listened on, with the ports that the system chose. */
   readonly addresses: readonly string[];
+  /** Ends every stream with UNAVAILABLE and stops listening. */
   readonly close: () => Promise<void>;
 };
 
 /**
- * Serves over plain text on unix sockets (`unix:/path`, an old socket file is replaced) and TCP (`host:port`, port 0 = any).
- * A stream's answers are whole states: while a client does not read, only the newest waits for it.
+ * Starts a server. A stream's answers are whole states: at most one is on its way to a client, and behind it only the
+ * newest waits, so a slow client costs one answer's memory and holds up nobody.
  * @throws {Error} an address cannot be listened on
  */
-export async function startServer(
-  services: readonly { readonly desc: DescService; readonly handlers: Handlers }[],
-  listen: readonly string[],
-): Promise<RunningServer> {
-  const server = new Server();
-  for (const { desc, handlers } of services) server.addService(toServiceDefinition(desc), implement(desc, handlers));
+export async function startServer({ services, listen, security }: ServerOptions): Promise<RunningServer> {
+  const server = new Server({ "grpc.keepalive_time_ms": KEEPALIVE_MS });
+  const streams = new Set<ServerWritableStream<object, object>>();
+  for (const { desc, handlers } of services)
+    server.addService(toServiceDefinition(desc), implement(desc, handlers, streams));
   const addresses: string[] = [];
   try {
-    for (const address of listen) addresses.push(await bind(server, address));
+    for (const address of listen) addresses.push(await bind(server, address, security));
   } catch (error) {
     server.forceShutdown();
     throw error;
   }
-  const close = () =>
-    new Promise<void>((resolve) => {
-      server.tryShutdown(() => resolve());
-      server.forceShutdown();
-    });
-  return { addresses, close };
+  return { addresses, close: () => close(server, streams) };
 }
 
-function bind(server: Server, address: string): Promise<string> {
+function close(server: Server, streams: ReadonlySet<ServerWritableStream<object, object>>): Promise<void> {
+  for (const call of streams) call.emit("error", { code: status.UNAVAILABLE, details: "the server is stopping" });
+  return new Promise((resolve) => {
+    const force = setTimeout(() => server.forceShutdown(), CLOSE_MS);
+    server.tryShutdown(() => {
+      clearTimeout(force);
+      resolve();
+    });
+  });
+}
+
+function bind(server: Server, address: string, security: Security): Promise<string> {
   if (address.startsWith("unix:")) rmSync(address.slice("unix:".length), { force: true });
   return new Promise((resolve, reject) => {
-    server.bindAsync(address, ServerCredentials.createInsecure(), (error, port) => {
+    server.bindAsync(address, serverCredentials(security), (error, port) => {
       if (error !== null) reject(error);
       else resolve(address.startsWith("unix:") ? address : address.replace(/:[0-9]+$/, `:${port}`));
     });
   });
 }
 
-function implement(desc: DescService, handlers: Handlers): UntypedServiceImplementation {
+function implement(
+  desc: DescService,
+  handlers: Handlers,
+  streams: Set<ServerWritableStream<object, object>>,
+): UntypedServiceImplementation {
   const methods = desc.methods.flatMap((method: DescMethod) => {
     const handler = handlers[method.localName];
     if (handler === undefined) return [];
-    const call = handler.kind === "unary" ? unary(handler.handle) : stream(handler.handle);
+    const call = handler.kind === "unary" ? unary(handler.handle) : stream(handler.handle, streams);
     return [[method.localName, call] as const];
   });
   return Object.fromEntries(methods);
+}
+
+function toStatus(error: unknown): { readonly code: status; readonly details: string } {
+  const code = error instanceof StatusError ? status[error.status] : status.INTERNAL;
+  return { code, details: (error as Error).message };
 }
 
 function unary(handle: (request: never) => object) {
@@ -81,38 +117,45 @@ function unary(handle: (request: never) => object) {
     try {
       callback(null, handle(call.request as never));
     } catch (error) {
-      const code = error instanceof InvalidArgument ? status.INVALID_ARGUMENT : status.INTERNAL;
-      callback({ code, details: (error as Error).message });
+      callback(toStatus(error));
     }
   };
 }
 
-function stream(handle: (request: never, send: (message: object) => void, signal: AbortSignal) => void) {
+function stream(
+  handle: (request: never, send: (answer: object) => void, signal: AbortSignal) => void,
+  streams: Set<ServerWritableStream<object, object>>,
+) {
   return (call: ServerWritableStream<object, object>) => {
     const ended = new AbortController();
-    let isBlocked = false;
+    let isOnItsWay = false;
     let newest: object | null = null;
     const flush = () => {
-      if (newest === null || isBlocked || ended.signal.aborted) return;
-      const message = newest;
+      if (newest === null || isOnItsWay || ended.signal.aborted) return;
+      const answer = newest;
       newest = null;
-      isBlocked = !call.write(message);
+      isOnItsWay = true;
+      call.write(answer, () => {
+        isOnItsWay = false;
+        flush();
+      });
     };
-    call.on("drain", () => {
-      isBlocked = false;
+    const send = (answer: object) => {
+      newest = answer;
       flush();
-    });
-    const end = () => ended.abort();
+    };
+    const end = () => {
+      streams.delete(call);
+      ended.abort();
+    };
+    streams.add(call);
     call.on("cancelled", end);
     call.on("close", end);
     call.on("error", end);
-    handle(
-      call.request as never,
-      (message) => {
-        newest = message;
-        flush();
-      },
-      ended.signal,
-    );
+    try {
+      handle(call.request as never, send, ended.signal);
+    } catch (error) {
+      call.emit("error", toStatus(error));
+    }
   };
 }

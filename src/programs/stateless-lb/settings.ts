@@ -134,6 +134,19 @@ const VARIABLES = {
     default: "5s",
     meaning: "how long an empty list from a freshly connected NSP is not believed; 0 believes at once",
   },
+  doFlowsWithoutVipsMatchAll: {
+    name: "NSM_FLOWS_WITHOUT_VIPS_MATCH_ALL",
+    kind: "bool",
+    default: "false",
+    meaning: "a flow without VIPs matches every VIP, as in the reference, instead of being refused",
+  },
+  stateFolder: {
+    name: "NSM_STATE_DIR",
+    kind: "string",
+    default: "",
+    meaning:
+      "folder where the NSP's last state is saved, so that a restart without NSP serves at once; empty: the folder of the table images, which outlives a container's restart; off: nothing is saved",
+  },
   queueLength: { name: "NSM_NFQUEUE_LENGTH", kind: "int", default: "1024", meaning: "packets that a queue holds" },
   shmFolder: { name: "NFQLB_SHM_DIR", kind: "string", default: "/dev/shm", meaning: "folder of the table images" },
   nfqlb: {

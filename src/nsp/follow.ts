@@ -1,0 +1,284 @@
+import type { DescMessage, DescMethodServerStreaming, MessageInitShape } from "@bufbuild/protobuf";
+import type { Configuration, Stream } from "#model";
+import { type ClientOptions, RpcClient } from "#rpc";
+import { type Changes, changesBetween } from "./changes.js";
+import { ConfigurationManager } from "./gen/nsp/v1/configuration_manager_pb.js";
+import { Target_Status, Target_Type } from "./gen/nsp/v1/model_pb.js";
+import { TargetRegistry } from "./gen/nsp/v1/target_registry_pb.js";
+import { Knowledge, keysOf, type Whole } from "./knowledge.js";
+import { formatRefusal, type Refusal } from "./refusal.js";
+import { loadState, saveState } from "./saved-state.js";
+import { watchList } from "./watch-list.js";
+import { isEmptyList } from "./wire.js";
+
+/** Pause between two writes of the saved state. */
+const SAVE_INTERVAL_MS = 1_000;
+
+export type FollowOptions = {
+  readonly server: ClientOptions;
+  readonly trench: string;
+  readonly conduit: string;
+  /**
+   * How long an empty list that comes first after a reconnect is not believed while the list before was not empty: an
+   * NSP that has just started knows nothing yet. 0 believes at once. Default 5_000.
+   */
+  readonly emptyGraceMs?: number;
+  /** When a server that has not answered at all counts as away, and `onWaiting` is told, in ms. Default 5_000. */
+  readonly firstAnswerMs?: number;
+  /** Whether a flow without VIPs matches every VIP, as in the reference, instead of being refused. Default false. */
+  readonly doFlowsWithoutVipsMatchAll?: boolean;
+  /** Folder where the state is saved for a restart without NSP, and the wall clock in ms; null saves nothing. */
+  readonly state: { readonly folder: string; readonly nowMs: () => number } | null;
+  /** Whether all watches are answered; told once per change, for log and health. */
+  readonly onConnection: (isConnected: boolean, reason: string) => void;
+  /** There is no configuration after a while, though the server answers: what is missing, for example `conduit`. */
+  readonly onWaiting: (lists: readonly string[]) => void;
+  /** The saved state cannot be used, or not be written; told once per distinct fault. */
+  readonly onStateFault: (message: string) => void;
+  readonly signal: AbortSignal;
+};
+
+/** What an NSP says now. */
+export type NspUpdate = {
+  /** Its parts, and the objects in them, are the same as in the last update wherever they say the same. */
+  readonly configuration: Configuration;
+  /** Identifiers of the frontends that are registered: their host names, in order. */
+  readonly frontends: readonly string[];
+  /** What differs from the last update's configuration; of the first one everything is added. */
+  readonly changes: Changes;
+  /** Objects that are left out, for status and metric. */
+  readonly refusals: readonly Refusal[];
+  /** Those that the last update did not have, for the log. */
+  readonly newRefusals: readonly Refusal[];
+  /** `saved`: from an earlier run, until each list was heard and believed. */
+  readonly origin: "saved" | "nsp";
+};
+
+/**
+ * Follows one conduit at an NSP until `signal`. Each turn of the loop gets the newest whole state, as soon as it differs
+ * in anything from the last; states in between are skipped while the loop is busy. What is known is kept while the
+ * server is away, every watch is opened again for ever, and with `state` a restart begins with what the last run knew.
+ */
+export async function* followConfiguration(options: FollowOptions): AsyncGenerator<NspUpdate> {
+  using follower = new Follower(options);
+  follower.start();
+  let last: NspUpdate | null = null;
+  while (!options.signal.aborted) {
+    const now = follower.whole();
+    const update: NspUpdate | null = now === null ? null : toUpdate(last, now, follower.origin);
+    if (update !== null) yield update;
+    last = update ?? last;
+    await follower.changed();
+  }
+}
+
+/** null when nothing differs. */
+function toUpdate(last: NspUpdate | null, now: Whole, origin: NspUpdate["origin"]): NspUpdate | null {
+  const isSame =
+    last?.configuration === now.configuration &&
+    last.frontends === now.frontends &&
+    last.refusals === now.refusals &&
+    last.origin === origin;
+  if (isSame) return null;
+  const told = new Set(last?.refusals.map(formatRefusal));
+  return {
+    ...now,
+    origin,
+    changes: changesBetween(last?.configuration ?? null, now.configuration),
+    newRefusals: last?.refusals === now.refusals ? [] : now.refusals.filter((one) => !told.has(formatRefusal(one))),
+  };
+}
+
+class Follower implements Disposable {
+  readonly #options: FollowOptions;
+  readonly #client: RpcClient;
+  readonly #knowledge: Knowledge;
+  readonly #ending = new AbortController();
+  readonly #streamWatches = new Map<string, AbortController>();
+  /** Lists that were heard from the server and believed. */
+  readonly #heard = new Set<string>();
+  /** Watches that ended and have not been answered since. */
+  readonly #broken = new Set<string>();
+  #isConnected: boolean | null = null;
+  #onChange: (() => void) | null = null;
+  #isChanged = false;
+  #saveTimer: NodeJS.Timeout | null = null;
+  #toldFault = "";
+
+  constructor(options: FollowOptions) {
+    this.#options = options;
+    this.#knowledge = new Knowledge(options.conduit, options.doFlowsWithoutVipsMatchAll !== true);
+    this.#client = new RpcClient(options.server);
+    options.signal.addEventListener("abort", () => this.#wake(), { once: true });
+  }
+
+  start(): void {
+    this.#load();
+    const { trench: trenchName, conduit: conduitName, server } = this.#options;
+    const trench = { name: trenchName };
+    const conduit = { name: conduitName, trench };
+    const { watchConduit, watchVip, watchStream } = ConfigurationManager.method;
+    const { signal } = this.#ending;
+    this.#watch("conduit", watchConduit, conduit, signal);
+    this.#watch("vips", watchVip, { trench }, signal);
+    this.#watch("streams", watchStream, { conduit }, signal);
+    const frontends = { status: Target_Status.ANY, type: Target_Type.FRONTEND };
+    this.#watch("frontends", TargetRegistry.method.watch, frontends, signal);
+    this.#fitStreamWatches();
+    const late = setTimeout(() => {
+      if (this.#isConnected === null) this.#setConnected(false, `no answer from ${server.address}`);
+      else if (this.#knowledge.whole() === null) this.#options.onWaiting(this.#knowledge.missing());
+    }, this.#options.firstAnswerMs ?? 5_000);
+    signal.addEventListener("abort", () => clearTimeout(late), { once: true });
+  }
+
+  whole(): Whole | null {
+    return this.#knowledge.whole();
+  }
+
+  get origin(): NspUpdate["origin"] {
+    const keys = [
+      "conduit",
+      "vips",
+      "streams",
+      "frontends",
+      ...this.#knowledge.streams.flatMap(({ name }) => keysOf(name)),
+    ];
+    return keys.every((key) => this.#heard.has(key)) ? "nsp" : "saved";
+  }
+
+  /** Resolves when there may be something new; answers of one turn of the event loop are one change. */
+  async changed(): Promise<void> {
+    if (!this.#isChanged && !this.#options.signal.aborted)
+      await new Promise<void>((resolve) => {
+        this.#onChange = resolve;
+      });
+    this.#isChanged = false;
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+
+  [Symbol.dispose](): void {
+    this.#ending.abort();
+    this.#client[Symbol.dispose]();
+    if (this.#saveTimer !== null) this.#save();
+  }
+
+  #wake(): void {
+    this.#isChanged = true;
+    this.#onChange?.();
+    this.#onChange = null;
+  }
+
+  #watch<I extends DescMessage>(
+    key: string,
+    method: DescMethodServerStreaming<I, DescMessage>,
+    filter: MessageInitShape<I>,
+    signal: AbortSignal,
+  ): void {
+    const isRegistry = method.parent === TargetRegistry;
+    void watchList(
+      {
+        open: (stop) => this.#client.serverStreamBytes(method, filter, stop),
+        isEmpty: isEmptyList,
+        isEmptyNow: () => this.#knowledge.isEmpty(key),
+        take: (answer) => this.#take(key, answer),
+        emptyGraceMs: this.#options.emptyGraceMs ?? 5_000,
+        // Any registration repeats the lists of all watchers, so there a repetition says nothing.
+        isRepeatBelieved: !isRegistry,
+        onAnswer: () => this.#answered(key),
+        onBreak: (reason) => {
+          if (signal.aborted) return;
+          this.#broken.add(key);
+          this.#setConnected(false, reason);
+        },
+      },
+      signal,
+    );
+  }
+
+  #take(key: string, answer: Uint8Array): void {
+    const isNew = this.#knowledge.take(key, answer);
+    const isFirst = !this.#heard.has(key);
+    this.#heard.add(key);
+    if (isNew && key === "streams") this.#fitStreamWatches();
+    if (isNew) this.#saveSoon();
+    if (isNew || isFirst) this.#wake();
+  }
+
+  #fitStreamWatches(): void {
+    const names = new Set(this.#knowledge.streams.map(({ name }) => name));
+    for (const [name, controller] of this.#streamWatches) {
+      if (names.has(name)) continue;
+      controller.abort();
+      this.#streamWatches.delete(name);
+      for (const key of keysOf(name)) {
+        this.#heard.delete(key);
+        this.#answered(key);
+      }
+    }
+    for (const stream of this.#knowledge.streams) if (!this.#streamWatches.has(stream.name)) this.#watchStream(stream);
+  }
+
+  #watchStream({ name, maxTargets }: Stream): void {
+    const controller = new AbortController();
+    this.#streamWatches.set(name, controller);
+    const signal = AbortSignal.any([controller.signal, this.#ending.signal]);
+    const { trench, conduit } = this.#options;
+    const stream = { name, maxTargets, conduit: { name: conduit, trench: { name: trench } } };
+    const [flows, targets] = keysOf(name);
+    this.#watch(flows, ConfigurationManager.method.watchFlow, { stream }, signal);
+    const filter = { status: Target_Status.ENABLED, type: Target_Type.DEFAULT, stream };
+    this.#watch(targets, TargetRegistry.method.watch, filter, signal);
+  }
+
+  #answered(key: string): void {
+    this.#broken.delete(key);
+    if (this.#broken.size === 0) this.#setConnected(true, "");
+  }
+
+  #setConnected(isConnected: boolean, reason: string): void {
+    if (this.#ending.signal.aborted || this.#options.signal.aborted || this.#isConnected === isConnected) return;
+    this.#isConnected = isConnected;
+    this.#options.onConnection(isConnected, reason);
+  }
+
+  #load(): void {
+    const { state, trench, conduit } = this.#options;
+    if (state === null) return;
+    try {
+      const answers = loadState(state.folder, trench, conduit)?.answers ?? new Map<string, Uint8Array>();
+      for (const key of ["streams", ...answers.keys()]) {
+        const answer = answers.get(key);
+        if (answer !== undefined) this.#knowledge.take(key, answer);
+      }
+    } catch (error) {
+      this.#tellFault(error);
+    }
+    if (this.#knowledge.whole() !== null) this.#wake();
+  }
+
+  #saveSoon(): void {
+    if (this.#options.state === null || this.#saveTimer !== null) return;
+    this.#saveTimer = setTimeout(() => this.#save(), SAVE_INTERVAL_MS);
+    this.#saveTimer.unref();
+  }
+
+  #save(): void {
+    if (this.#saveTimer !== null) clearTimeout(this.#saveTimer);
+    this.#saveTimer = null;
+    const { state, trench, conduit } = this.#options;
+    if (state === null || this.#knowledge.whole() === null) return;
+    try {
+      saveState(state.folder, { trench, conduit, savedAtMs: state.nowMs(), answers: this.#knowledge.answers() });
+      this.#toldFault = "";
+    } catch (error) {
+      this.#tellFault(error);
+    }
+  }
+
+  #tellFault(error: unknown): void {
+    const { message } = error as Error;
+    if (message !== this.#toldFault) this.#options.onStateFault(message);
+    this.#toldFault = message;
+  }
+}

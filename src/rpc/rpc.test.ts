@@ -1,0 +1,126 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, expect, onTestFinished, test } from "vitest";
+import { RpcClient } from "./client.js";
+import { RpcError } from "./error.js";
+import {
+  Health as HealthDesc,
+  HealthCheckResponse_ServingStatus as ServingStatus,
+} from "./gen/grpc/health/v1/health_pb.js";
+import { Health } from "./health.js";
+import { type Handlers, startServer } from "./server.js";
+
+const folder = mkdtempSync(join(tmpdir(), "rpc-"));
+afterAll(() => rmSync(folder, { recursive: true }));
+let sockets = 0;
+const { check, watch } = HealthDesc.method;
+
+async function serve(service: Health["service"], address = `unix:${join(folder, `s${sockets++}`)}`) {
+  const server = await startServer({ services: [service], listen: [address], security: "plain-text" });
+  onTestFinished(server.close);
+  return { ...server, address: server.addresses[0]! };
+}
+
+function clientOf(address: string): RpcClient {
+  const client = new RpcClient({ address, security: "plain-text", maxBackoffMs: 100 });
+  onTestFinished(() => client[Symbol.dispose]());
+  return client;
+}
+
+/** Statuses that a watch tells, as they come. */
+function watchStatuses(client: RpcClient, service: string): string[] {
+  const seen: string[] = [];
+  const ending = new AbortController();
+  onTestFinished(() => ending.abort());
+  void (async () => {
+    try {
+      for await (const { status } of client.serverStream(watch, { service }, ending.signal))
+        seen.push(ServingStatus[status]);
+    } catch (error) {
+      seen.push((error as RpcError).status);
+    }
+  })();
+  return seen;
+}
+
+test("health: Check answers with the status, and NOT_FOUND for a name nobody set", async () => {
+  const health = new Health();
+  health.set("", "SERVING");
+  health.set("a", "NOT_SERVING");
+  const { address } = await serve(health.service, "127.0.0.1:0");
+  const client = clientOf(address);
+  expect(await client.unary(check, {})).toMatchObject({ status: ServingStatus.SERVING });
+  expect(await client.unary(check, { service: "a" })).toMatchObject({ status: ServingStatus.NOT_SERVING });
+  await expect(client.unary(check, { service: "b" })).rejects.toMatchObject({ code: "ERR_RPC", status: "NOT_FOUND" });
+});
+
+test("health: Watch tells changes of its name only, SERVICE_UNKNOWN until the name is set, UNAVAILABLE at the end", async () => {
+  const health = new Health();
+  const { address, close } = await serve(health.service);
+  const seen = watchStatuses(clientOf(address), "a");
+  await expect.poll(() => seen).toEqual(["SERVICE_UNKNOWN"]);
+  health.set("b", "SERVING");
+  health.set("a", "NOT_SERVING");
+  await expect.poll(() => seen.length).toBe(2);
+  health.set("a", "NOT_SERVING");
+  health.set("a", "SERVING");
+  await expect.poll(() => seen).toEqual(["SERVICE_UNKNOWN", "NOT_SERVING", "SERVING"]);
+  await close();
+  await expect.poll(() => seen.at(-1)).toBe("UNAVAILABLE");
+});
+
+test("a client that does not read holds up nobody and gets the newest state when it reads again", async () => {
+  const senders: ((answer: object) => void)[] = [];
+  let serialized = 0;
+  /** A message of 1 MiB, more than sockets and flow control take; field 99 is none of the client's. */
+  const large = (status: number) => {
+    serialized++;
+    const filler = 1 << 20;
+    const head = Buffer.from([
+      0x08,
+      status,
+      0x9a,
+      0x06,
+      (filler & 0x7f) | 0x80,
+      ((filler >> 7) & 0x7f) | 0x80,
+      filler >> 14,
+    ]);
+    return Buffer.concat([head, Buffer.alloc(filler)]);
+  };
+  const handlers: Handlers = {
+    watch: { kind: "stream", handle: (_request, send) => void senders.push(send) },
+    check: { kind: "unary", handle: () => ({ $typeName: "grpc.health.v1.HealthCheckResponse", status: 1 }) },
+  };
+  const { address } = await serve({ desc: HealthDesc, handlers });
+  const ending = new AbortController();
+  onTestFinished(() => ending.abort());
+  const answers = clientOf(address).serverStream(watch, {}, ending.signal);
+  const first = answers.next();
+  await expect.poll(() => senders.length).toBe(1);
+  senders[0]!(large(1));
+  expect((await first).value).toMatchObject({ status: 1 });
+  for (let i = 0; i < 100; i++) {
+    senders[0]!(large(i === 99 ? 2 : 1));
+    if (i % 25 === 0) await clientOf(address).unary(check, {}); // others are served meanwhile
+  }
+  expect(serialized).toBe(101);
+  let read = 0;
+  for await (const { status } of answers) {
+    read++;
+    if (status === ServingStatus.NOT_SERVING) break;
+  }
+  expect(read).toBeLessThan(40); // what was under way, and the newest
+});
+
+test("a call to nobody fails with method and status", async () => {
+  const call = clientOf(`unix:${join(folder, "nobody")}`).unary(check, {}, { deadlineMs: 100 });
+  await expect(call).rejects.toBeInstanceOf(RpcError);
+  await expect(call).rejects.toMatchObject({ status: "DEADLINE_EXCEEDED", method: "/grpc.health.v1.Health/Check" });
+});
+
+test("an address that cannot be listened on is an error", async () => {
+  const { service } = new Health();
+  const start = startServer({ services: [service], listen: ["unix:/nowhere/at/all"], security: "plain-text" });
+  await expect(start).rejects.toThrow();
+});
