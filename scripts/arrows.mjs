@@ -40,6 +40,7 @@ const homes = {
   koffi: ["sys"],
   "@grpc/grpc-js": ["rpc"],
   "@bufbuild/protobuf": ["rpc", "nsp"],
+  libsql: ["nsp"],
   yaml: ["nsp"],
   pino: ["programs"],
 };

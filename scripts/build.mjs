@@ -1,4 +1,4 @@
-// Bundles the programs into bin/: one CommonJS file each, with the FFI library's native part beside them, so that they
+// Bundles the programs into bin/: one CommonJS file each, with the native parts of libraries beside them, so that they
 // start fast (a restart of the data plane counts in milliseconds) and need no node_modules.
 import { chmodSync, copyFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -35,12 +35,30 @@ const koffiPlugin = {
   },
 };
 
+/** The database's native part too; its own code that looks for the platform's package has nothing to find here. */
+const libsqlPlugin = {
+  name: "libsql",
+  /** @param {import("esbuild").PluginBuild} builder */
+  setup(builder) {
+    builder.onLoad({ filter: /node_modules\/libsql\/index\.js$/ }, ({ path }) => {
+      const load = `const m = { exports: {} }; process.dlopen(m, require("node:path").join(__dirname, "libsql.node")); return m.exports;`;
+      const text = readFileSync(path, "utf8")
+        .replace(/const \{[^}]*\} = require\("(?:@neon-rs\/load|detect-libc)"\);/g, "")
+        .replace(/function requireNative\(\) \{.*?\n\}\n/s, `function requireNative() { ${load} }\n`);
+      if (text.includes("@neon-rs") || !text.includes("libsql.node")) throw new Error(`${path}: not what is known`);
+      return { contents: text, loader: "js" };
+    });
+  },
+};
+
 mkdirSync(out, { recursive: true });
 writeFileSync(join(out, "package.json"), '{ "type": "commonjs" }\n');
 const isMusl = !(/** @type {any} */ (process.report.getReport()).header.glibcVersionRuntime);
 const platform = `${process.platform}-${process.arch}`;
 const nativeFolder = dirname(require.resolve(`@koromix/koffi-${platform}/package.json`));
 copyFileSync(join(nativeFolder, `${isMusl ? "musl" : "linux"}_${process.arch}`, "koffi.node"), join(out, "koffi.node"));
+const libsqlPackage = `@libsql/${platform}-${isMusl ? "musl" : "gnu"}`;
+copyFileSync(require.resolve(libsqlPackage), join(out, "libsql.node"));
 
 await Promise.all(
   Object.entries(entries).map(async ([file, source]) => {
@@ -55,7 +73,7 @@ await Promise.all(
       format: "cjs",
       minifyWhitespace: true,
       logLevel: "warning",
-      plugins: [koffiPlugin],
+      plugins: [koffiPlugin, libsqlPlugin],
       define: { "process.env.BUILD_VERSION": JSON.stringify(version) },
       banner: { js: isProgram ? "#!/usr/bin/env node" : "" },
     });

@@ -31,6 +31,8 @@ export type ConfigurationFile = {
   readonly listen: readonly string[];
   /** Lifetime of a registration in ms. */
   readonly entryTimeoutMs: number;
+  /** SQLite database where registrations outlive the process, or null. */
+  readonly database: string | null;
 };
 
 /** A file that is refused as a whole; the message names every fault, one per line: file:line: key: "value": reason. */
@@ -91,7 +93,7 @@ function readRoot(root: Reader): ConfigurationFile {
   const gateways = byName(fields.gateways, (item) => readGateway(item, trench));
   const attractors = byName(fields.attractors, (item) => readAttractor(item, trench, vips, gateways));
   const targets = readTargets(fields.targets, streams);
-  const nsp = fields.nsp.fields(["listen", "entry-timeout"]);
+  const nsp = fields.nsp.fields(["listen", "entry-timeout", "database"]);
   if (conduits.size === 0) fields.conduits.fault("at least one conduit is needed");
   return {
     configuration: {
@@ -106,7 +108,12 @@ function readRoot(root: Reader): ConfigurationFile {
     },
     listen: nsp.listen.items().map((item) => checked(item, listenAddress, "unix:/path or host:port")),
     entryTimeoutMs: nsp["entry-timeout"].number(1, 86_400, 60) * 1000,
+    database: nsp.database.isPresent ? checked(nsp.database, absolutePath, "an absolute path") : null,
   };
+}
+
+function absolutePath(text: string): void {
+  if (!/^\/[^\0]*[^/\0]$/.test(text)) throw new Error();
 }
 
 function listenAddress(text: string): void {

@@ -3,6 +3,7 @@ import { expect, test } from "vitest";
 import { readCapture } from "./nfqlb/capture.js";
 import { parseOptions } from "./nfqlb/options.js";
 import { createLog, formatTimestamp } from "./stateless-lb/log.js";
+import { formatRows } from "./stateless-lb/nsp-table.js";
 import { readSettings } from "./stateless-lb/settings.js";
 import { parseBoolean, parseDuration, parseInteger, parseQueues } from "./stateless-lb/values.js";
 
@@ -141,4 +142,15 @@ test("any bytes as a capture file end in packets or one clear error", () => {
     }
   });
   fc.assert(holds, { numRuns: 20_000 });
+});
+
+test("a table shows names of nested objects, port NATs, and no control characters", () => {
+  const nat = { protocol: "tcp", port: 80, targetPort: 8080, vips: [] };
+  const conduit = { name: "lb", trench: { name: "a\u001b[2J" }, destinationPortNats: [nat, { ...nat, port: 443 }] };
+  expect(formatRows("conduits", [conduit])).toBe("NAME  TRENCH  PORT NATS\nlb    a?[2J   tcp:80->8080,tcp:443->8080\n");
+  const gateway = { name: "g", address: "10.0.0.1", protocol: "bgp", remoteASN: 1, localASN: 2, bfd: false };
+  expect(formatRows("gateways", [gateway]).split("\n")[1]).toBe(
+    "g     10.0.0.1  bgp       1           2          false",
+  );
+  expect(formatRows("targets", [])).toBe("IPS  IDENTIFIER  STATUS  TYPE  STREAM  CONDUIT\n");
 });

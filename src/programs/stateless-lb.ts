@@ -11,10 +11,13 @@ import { CounterFile, ensureFlows } from "#tables";
 import { DataPlane } from "./stateless-lb/data-plane.js";
 import { startEmbeddedNsp } from "./stateless-lb/embedded-nsp.js";
 import { createLog } from "./stateless-lb/log.js";
+import { runNsp } from "./stateless-lb/nsp-command.js";
 import { describeVariables, readSettings, type Settings, SettingsError } from "./stateless-lb/settings.js";
 
 const FLOWS = "nfqlb-flows";
 const COUNTERS = "nfqlb-counters";
+/** Refused objects that get a line of their own per update; an NSP may send thousands of bad ones. */
+const MAX_REFUSALS_LOGGED = 100;
 /** How long `--dry-run` waits for the configuration. */
 const DRY_RUN_DEADLINE_MS = 10_000;
 
@@ -24,6 +27,7 @@ It learns VIPs, flows, streams and targets from an NSP service, programs rules, 
 tables, and keeps the data plane (nfqlb) running.
 
 Usage: stateless-lb [--config FILE] [--dry-run]
+       stateless-lb nsp …   an NSP server, or a client of one: see stateless-lb nsp --help
 
 Options:
   --config FILE  run alone: serve the configuration of FILE (YAML) from an embedded NSP; no mesh, no frontend
@@ -54,6 +58,7 @@ type Source = {
 };
 
 async function main(): Promise<number> {
+  if (process.argv[2] === "nsp") return await runNsp(process.argv.slice(3), readSettings(process.env));
   const options = readOptions();
   if (typeof options === "number") return options;
   const settings = readSettings(process.env);
@@ -211,8 +216,10 @@ async function follow(
   });
   let origin = "";
   for await (const update of updates) {
-    for (const refusal of update.newRefusals)
+    for (const refusal of update.newRefusals.slice(0, MAX_REFUSALS_LOGGED))
       log.error("object refused", { reason: formatRefusal(refusal), ...refusal });
+    const unsaid = update.newRefusals.length - MAX_REFUSALS_LOGGED;
+    if (unsaid > 0) log.error("more objects refused", { count: unsaid });
     if (update.origin !== origin)
       log.info(`configuration from ${update.origin === "nsp" ? "the NSP" : "the saved state"}`);
     origin = update.origin;

@@ -1,11 +1,21 @@
 import type { Log } from "#control";
-import { type ConfigurationFile, loadConfigurationFile, NspStore, startNspServer, watchConfigurationFile } from "#nsp";
+import {
+  type ConfigurationFile,
+  loadConfigurationFile,
+  NspStore,
+  openTargetDatabase,
+  startNspServer,
+  type TargetDatabase,
+  watchConfigurationFile,
+} from "#nsp";
 
 export type EmbeddedNspOptions = {
   /** Configuration file. */
   readonly path: string;
   /** Addresses besides those that the file names; plain text. */
   readonly listen: readonly string[];
+  /** Database instead of the file's. */
+  readonly database?: string | undefined;
   readonly log: Log;
 };
 
@@ -25,29 +35,47 @@ class ListenError extends Error {
 }
 
 /**
- * An NSP of our own, fed by a file that is read again when it changes. Addresses stay those of the start.
- * @throws {ConfigurationFileError} the file is faulty
+ * An NSP of our own, fed by a file that is read again when it changes. Addresses and database stay those of the start.
+ * @throws {ConfigurationFileError | DatabaseError} the file is faulty, the database cannot be used
  * @throws {ListenError} an address cannot be listened on
  */
-export async function startEmbeddedNsp({ path, listen, log }: EmbeddedNspOptions): Promise<EmbeddedNsp> {
+export async function startEmbeddedNsp({ path, listen, database, log }: EmbeddedNspOptions): Promise<EmbeddedNsp> {
   const file = loadConfigurationFile(path);
-  const store = new NspStore({ nowMs: () => performance.now() });
-  store.configure(file.configuration, file.entryTimeoutMs);
-  const options = { listen: [...listen, ...file.listen], security: "plain-text" } as const;
-  const server = await startNspServer(store, options).catch((error: Error) => {
-    throw new ListenError(`nsp.listen: ${error.message}`, { cause: error });
-  });
-  const { check, stop } = watchConfigurationFile(
-    path,
-    ({ configuration, entryTimeoutMs }) => {
-      log.info("configuration file read", { path });
-      store.configure(configuration, entryTimeoutMs);
-    },
-    ({ message }) => log.error("configuration file refused, the last good one stays in force", { error: message }),
+  const storage = await openDatabase(database ?? file.database, log);
+  try {
+    const store = new NspStore({
+      nowMs: () => performance.now(),
+      onStorageFault: (error) => log.error("a registration was not stored, a restart would not know it", { error }),
+      ...(storage === null ? {} : { storage }),
+    });
+    store.configure(file.configuration, file.entryTimeoutMs);
+    const options = { listen: [...listen, ...file.listen], security: "plain-text" } as const;
+    const server = await startNspServer(store, options).catch((error: Error) => {
+      throw new ListenError(`nsp.listen: ${error.message}`, { cause: error });
+    });
+    const { check, stop } = watchConfigurationFile(
+      path,
+      ({ configuration, entryTimeoutMs }) => {
+        log.info("configuration file read", { path });
+        store.configure(configuration, entryTimeoutMs);
+      },
+      ({ message }) => log.error("configuration file refused, the last good one stays in force", { error: message }),
+    );
+    const close = async () => {
+      stop();
+      await server.close();
+      storage?.[Symbol.dispose]();
+    };
+    return { file, addresses: server.addresses, reload: check, close };
+  } catch (error) {
+    storage?.[Symbol.dispose]();
+    throw error;
+  }
+}
+
+async function openDatabase(path: string | null, log: Log): Promise<TargetDatabase | null> {
+  if (path === null) return null;
+  return await openTargetDatabase(path, (renamedTo) =>
+    log.error("database damaged, a new one was begun", { database: path, renamedTo }),
   );
-  const close = async () => {
-    stop();
-    await server.close();
-  };
-  return { file, addresses: server.addresses, reload: check, close };
 }

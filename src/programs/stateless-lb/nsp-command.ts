@@ -1,0 +1,169 @@
+import { parseArgs } from "node:util";
+import { KINDS, type Kind, NspQuery, type QueryFilter, type Registration } from "#nsp";
+import { startEmbeddedNsp } from "./embedded-nsp.js";
+import { createLog } from "./log.js";
+import { formatRows } from "./nsp-table.js";
+import type { Settings } from "./settings.js";
+
+/** A refresh is due well before the registry's shortest usual time-out, 60 s. */
+const REFRESH_MS = 20_000;
+
+const NSP_HELP = `Usage: stateless-lb nsp --config FILE [--listen ADDRESS]... [--database FILE]
+       stateless-lb nsp get|watch ${KINDS.join("|")}
+       stateless-lb nsp register|unregister target --ip ADDRESS... --identifier N --stream NAME
+
+Without a verb: an NSP server, fed by FILE (docs/configuration-file.md). With one: a client of an NSP server.
+
+Options:
+  --config FILE         what the server tells
+  --listen ADDRESS      unix:/path or host:port, besides those of the file
+  --database FILE       SQLite database where registrations outlive the server, instead of the file's
+  --address ADDRESS     server to ask (default: NSM_NSP_SERVICE)
+  --trench, --conduit, --stream NAME
+                        names that objects must have (default: any; to register: NSM_TRENCH_NAME, NSM_CONDUIT_NAME)
+  --frontend            frontends instead of targets
+  --ip ADDRESS          of the target, once per family
+  --identifier N        of the target in its stream; of a frontend its host name
+  --enable              enable the target: register it a second time, for the first one leaves it disabled
+  --keep                repeat the registration until a signal, then unregister
+  --timeout SECONDS     how long an answer is waited for (default: 5)
+  --json                JSON instead of a table; watch prints one line per answer
+  --insecure            plain text, as NSM_NSP_INSECURE=true; nothing else is in this version
+`;
+
+/** An option or its value is not right. Exit code 2. */
+class UsageError extends Error {
+  readonly code = "ERR_PARSE_ARGS_NSP";
+}
+
+/** The call cannot be carried out; the message is one line that says why. */
+class CommandError extends Error {
+  readonly code = "ERR_NSP_COMMAND";
+}
+
+type Values = ReturnType<typeof parse>["values"];
+
+function parse(args: readonly string[]) {
+  const text = { type: "string" } as const;
+  const flag = { type: "boolean", default: false } as const;
+  return parseArgs({
+    args: [...args],
+    allowPositionals: true,
+    options: {
+      config: text,
+      listen: { type: "string", multiple: true, default: [] },
+      database: text,
+      address: text,
+      trench: text,
+      conduit: text,
+      stream: text,
+      frontend: flag,
+      ip: { type: "string", multiple: true, default: [] },
+      identifier: text,
+      enable: flag,
+      keep: flag,
+      timeout: { type: "string", default: "5" },
+      json: flag,
+      insecure: flag,
+      help: { type: "boolean", short: "h", default: false },
+    },
+  });
+}
+
+/** `stateless-lb nsp …`. Returns the exit code. */
+export async function runNsp(args: readonly string[], settings: Settings): Promise<number> {
+  const { values, positionals } = parse(args);
+  if (values.help) {
+    process.stdout.write(NSP_HELP);
+    return 0;
+  }
+  if (!values.insecure && !settings.isNspInsecure)
+    throw new CommandError("mTLS is not in this version: say --insecure (or NSM_NSP_INSECURE=true) for plain text");
+  const [verb, what, ...more] = positionals;
+  if (more.length > 0) throw new UsageError(`unexpected argument ${more[0]}`);
+  if (verb === undefined) return await serve(values, settings);
+  using query = new NspQuery({ address: values.address ?? settings.nspService, security: "plain-text" });
+  if (verb === "get" || verb === "watch") return await ask(query, verb, what, values);
+  if (verb !== "register" && verb !== "unregister")
+    throw new UsageError(`unknown command ${verb}; get, watch, register, unregister`);
+  if (what !== "target") throw new UsageError(`${verb} ${what ?? ""}: only a target can be registered`);
+  const registration = readRegistration(values, settings);
+  const deadlineMs = timeoutMsOf(values);
+  if (verb === "unregister") await query.unregister(registration, deadlineMs);
+  else await register(query, registration, deadlineMs, values);
+  return 0;
+}
+
+async function serve(values: Values, { logLevel }: Settings): Promise<number> {
+  if (values.config === undefined) throw new UsageError("--config FILE is needed");
+  const log = createLog(logLevel, process.stdout);
+  const { listen, database } = values;
+  const server = await startEmbeddedNsp({ path: values.config, listen, database, log });
+  if (server.addresses.length === 0) {
+    await server.close();
+    throw new CommandError("nothing to listen on: nsp.listen in the file, or --listen ADDRESS");
+  }
+  log.info("NSP serves", { addresses: server.addresses });
+  process.on("SIGHUP", server.reload);
+  await untilEnd();
+  await server.close();
+  log.info("end");
+  return 0;
+}
+
+async function ask(query: NspQuery, verb: "get" | "watch", what: string | undefined, values: Values): Promise<number> {
+  const kind = KINDS.find((known): known is Kind => known === what);
+  if (kind === undefined) throw new UsageError(`${verb} ${what ?? ""}: one of ${KINDS.join(", ")} is needed`);
+  const ending = new AbortController();
+  let isAnswered = false;
+  const late = setTimeout(() => ending.abort(), timeoutMsOf(values));
+  if (verb === "watch") void untilEnd().then(() => process.exit(0));
+  for await (const rows of query.watch(kind, toFilter(values), ending.signal)) {
+    clearTimeout(late);
+    const text = values.json ? `${JSON.stringify(rows, null, verb === "get" ? 2 : 0)}\n` : formatRows(kind, rows);
+    process.stdout.write(isAnswered && !values.json ? `\n${text}` : text);
+    isAnswered = true;
+    if (verb === "get") break;
+  }
+  if (!isAnswered) throw new CommandError(`no answer in ${values.timeout} s`);
+  return 0;
+}
+
+async function register(
+  query: NspQuery,
+  registration: Registration,
+  deadlineMs: number,
+  { enable, keep }: Values,
+): Promise<void> {
+  await query.register(registration, deadlineMs);
+  if (enable) await query.register(registration, deadlineMs);
+  if (!keep) return;
+  const refresh = setInterval(() => void query.register(registration, REFRESH_MS).catch(() => {}), REFRESH_MS); // the next one may succeed
+  await untilEnd();
+  clearInterval(refresh);
+  await query.unregister(registration, deadlineMs);
+}
+
+function timeoutMsOf({ timeout }: Values): number {
+  if (!/^[0-9]{1,6}(?:\.[0-9]+)?$/.test(timeout)) throw new UsageError(`--timeout ${timeout}: seconds are needed`);
+  return Number(timeout) * 1000;
+}
+
+function toFilter({ trench = "", conduit = "", stream = "", frontend }: Values): QueryFilter {
+  return { trench, conduit, stream, type: frontend ? "frontend" : "default" };
+}
+
+function readRegistration(values: Values, { trenchName, conduitName }: Settings): Registration {
+  const { ip, identifier, stream, frontend, enable } = values;
+  if (ip.length === 0) throw new UsageError("--ip ADDRESS is needed");
+  if (identifier === undefined) throw new UsageError("--identifier is needed");
+  if (stream === undefined && !frontend) throw new UsageError("--stream NAME is needed");
+  const filter = toFilter({ ...values, trench: values.trench ?? trenchName, conduit: values.conduit ?? conduitName });
+  return { ...filter, ips: ip, context: { identifier }, isEnabled: enable };
+}
+
+function untilEnd(): Promise<void> {
+  return new Promise((resolve) => {
+    for (const name of ["SIGTERM", "SIGINT", "SIGQUIT"] as const) process.once(name, () => resolve());
+  });
+}

@@ -1,0 +1,211 @@
+import { type ChildProcess, execFile, execFileSync, spawn } from "node:child_process";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
+import { NspQuery } from "#nsp";
+import { readDataPlane, readStreamTable } from "#tables";
+import { SHM } from "../harness/balancer.js";
+import { ROOT } from "../harness/bundled.js";
+import { enterFreshNamespaces } from "../harness/namespace.js";
+import { example } from "../harness/nsp.js";
+
+const program = join(ROOT, "bin", "stateless-lb");
+let folder = "";
+let files = 0;
+beforeAll(() => {
+  enterFreshNamespaces();
+  folder = mkdtempSync(join(tmpdir(), "nsp-e2e-"));
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+type Program = { readonly child: ChildProcess; readonly output: () => string; readonly kill: () => Promise<void> };
+
+function start(args: readonly string[], env: Record<string, string> = {}): Program {
+  const child = spawn(program, args, { env: { ...process.env, ...env }, stdio: ["ignore", "pipe", "pipe"] });
+  let output = "";
+  for (const stream of [child.stdout, child.stderr])
+    stream.on("data", (chunk) => {
+      output += String(chunk);
+    });
+  const exited = new Promise<void>((resolve) => child.once("exit", () => resolve()));
+  const kill = () => {
+    child.kill("SIGKILL");
+    return exited;
+  };
+  onTestFinished(kill);
+  return { child, output: () => output, kill };
+}
+
+type Result = { readonly code: number; readonly stdout: string; readonly stderr: string };
+
+/** Runs `stateless-lb nsp …` to its end. */
+function nsp(...args: string[]): Promise<Result> {
+  return new Promise((resolve) => {
+    execFile(program, ["nsp", ...args], (error, stdout, stderr) => {
+      resolve({ code: error === null ? 0 : Number(error.code), stdout, stderr });
+    });
+  });
+}
+
+/** An NSP server on a socket of its own. */
+async function startServer(more: readonly string[] = []): Promise<Program & { readonly address: string }> {
+  const path = join(folder, `f${files++}`);
+  writeFileSync(`${path}.yaml`, example);
+  const address = `unix:${path}.sock`;
+  return { ...(await startServerAt(address, `${path}.yaml`, more)), address };
+}
+
+async function startServerAt(address: string, config: string, more: readonly string[]): Promise<Program> {
+  const server = start(["nsp", "--insecure", "--config", config, "--listen", address, ...more]);
+  await expect.poll(server.output, { timeout: 10_000 }).toContain("NSP serves");
+  return server;
+}
+
+test("the command line shows, registers and unregisters, as a table or as JSON", async () => {
+  const { address } = await startServer();
+  const at = ["--insecure", "--address", address];
+  expect((await nsp("get", "flows", ...at)).stdout).toBe(
+    `NAME  STREAM  PRIORITY  PROTOCOLS  VIPS           SOURCES  DESTINATION PORTS  SOURCE PORTS  BYTE MATCHES
+http  web     10        tcp        web-v4,web-v6  -        80,443             -             -
+`,
+  );
+  const watch = start(["nsp", "watch", "targets", "--stream", "web", "--json", ...at]);
+  const lines = () =>
+    watch
+      .output()
+      .trim()
+      .split("\n")
+      .map((line) => (line === "" ? -1 : (JSON.parse(line) as unknown[]).length));
+  await expect.poll(lines, { timeout: 10_000 }).toEqual([2]);
+  const target = [
+    "target",
+    "--ip",
+    "172.16.0.13",
+    "--identifier",
+    "3",
+    "--stream",
+    "web",
+    "--trench",
+    "trench-a",
+    ...at,
+  ];
+  expect(await nsp("register", ...target, "--enable")).toEqual({ code: 0, stdout: "", stderr: "" });
+  const { stdout } = await nsp("get", "targets", "--json", ...at);
+  expect((JSON.parse(stdout) as object[])[2]).toMatchObject({
+    ips: ["172.16.0.13"],
+    context: { identifier: "3" },
+    status: "ENABLED",
+    stream: { name: "web", conduit: { name: "load-balancer", trench: { name: "trench-a" } } },
+  });
+  expect(await nsp("unregister", ...target)).toMatchObject({ code: 0 });
+  await expect.poll(() => lines().at(-1)).toBe(2);
+  expect(Math.max(...lines())).toBe(3);
+});
+
+test("the database's library is loaded only where there is a database", async () => {
+  const maps = (server: Program) => readFileSync(`/proc/${server.child.pid}/maps`, "utf8");
+  expect(maps(await startServer())).not.toContain("libsql");
+  expect(maps(await startServer(["--database", join(folder, "loaded.db")]))).toContain("libsql");
+});
+
+test("what is wrong with a command line, a file or a server is one line and an exit code", async () => {
+  const failure = async (...args: string[]) => {
+    const { code, stderr } = await nsp(...args);
+    return `${code} ${stderr.trim()}`;
+  };
+  expect(await failure("get", "vips")).toMatch(/^1 stateless-lb: mTLS is not in this version: say --insecure/);
+  expect(await failure("get", "pods", "--insecure")).toMatch(/^2 stateless-lb: get pods: one of trenches, conduits,/);
+  expect(await failure("drop", "vips", "--insecure")).toMatch(/^2 stateless-lb: unknown command drop/);
+  expect(await failure("register", "target", "--insecure", "--ip", "10.0.0.1")).toMatch(/^2 .*--identifier is needed/);
+  expect(await failure("--insecure")).toMatch(/^2 stateless-lb: --config FILE is needed/);
+  const config = join(folder, "faulty.yaml");
+  writeFileSync(config, example.replace("10.0.0.1/32", "x"));
+  expect(await failure("--insecure", "--config", config)).toMatch(
+    /^1 stateless-lb: .*faulty\.yaml:10: vips\[0\]\.address: "x"/,
+  );
+  const nobody = `unix:${join(folder, "nobody")}`;
+  expect(await failure("get", "vips", "--insecure", "--address", nobody, "--timeout", "0.2")).toBe(
+    "1 stateless-lb: no answer in 0.2 s",
+  );
+});
+
+test("SIGKILL while targets register: every one that was acknowledged is there after the restart", async () => {
+  const { address, ...first } = await startServer(["--database", join(folder, "kill.db")]);
+  const config = address.replace(/^unix:(.*)\.sock$/, "$1.yaml");
+  const names = { trench: "trench-a", conduit: "load-balancer", stream: "web", type: "default" } as const;
+  using query = new NspQuery({ address, security: "plain-text", maxBackoffMs: 100 });
+  const acknowledged: string[] = [];
+  let server: Program = first;
+  let next = 0;
+  for (let round = 0; round < 4; round++) {
+    let isAlive = true;
+    const registering = (async () => {
+      while (isAlive) {
+        const ip = `10.1.${next >> 8}.${next & 255}`;
+        next++;
+        const registration = { ...names, ips: [ip], context: { identifier: "9" }, isEnabled: true };
+        await query.register(registration).then(
+          () => acknowledged.push(ip),
+          () => {},
+        );
+      }
+    })();
+    const wanted = acknowledged.length + 50;
+    await expect.poll(() => acknowledged.length, { timeout: 20_000 }).toBeGreaterThan(wanted);
+    await server.kill(); // while it registers
+    isAlive = false;
+    server = await startServerAt(address, config, ["--database", join(folder, "kill.db")]);
+    await registering;
+    expect(server.output()).not.toContain("damaged");
+    const { stdout } = await nsp("get", "targets", "--json", "--insecure", "--address", address);
+    const there = new Set((JSON.parse(stdout) as { ips: string[] }[]).map(({ ips }) => ips[0]!));
+    expect(acknowledged.filter((ip) => !there.has(ip))).toEqual([]);
+  }
+});
+
+test("a load balancer that restarts while the NSP is away serves at once what it knew", async () => {
+  const link = [
+    "link add t0 type veth peer name t1",
+    "addr add 172.16.0.1/24 dev t0",
+    "addr add fd00::1/64 dev t0 nodad",
+  ];
+  for (const command of [...link, "link set t1 up", "link set t0 up"]) execFileSync("ip", command.split(" "));
+  const { address, kill } = await startServer();
+  const env = {
+    NSM_MESH_ENABLED: "false",
+    NSM_NSP_INSECURE: "true",
+    NSM_NSP_SERVICE: address,
+    NSM_TRENCH_NAME: "trench-a",
+    NSM_NFQUEUE: "9",
+  };
+  const active = () => {
+    try {
+      return readStreamTable(SHM, "tshm-web").active.filter((fwmark) => fwmark >= 0).length;
+    } catch {
+      return -1;
+    }
+  };
+  const isServed = () => readDataPlane(SHM, "nfqlb-counters")?.isReady === true;
+  const killDataPlane = () => {
+    const running = readDataPlane(SHM, "nfqlb-counters");
+    if (running !== null) process.kill(running.pid, "SIGKILL");
+  };
+  onTestFinished(killDataPlane);
+  const before = start([], env);
+  await expect.poll(before.output, { timeout: 10_000 }).toContain("configuration from the NSP");
+  await expect.poll(active, { timeout: 10_000 }).toBe(2);
+  await expect.poll(() => readdirSync(SHM), { timeout: 10_000 }).toContain("stateless-lb-nsp.json");
+  const tables = readdirSync(SHM).filter((name) => name.startsWith("tshm-"));
+  expect(tables).toEqual(["tshm-web"]);
+  await expect.poll(isServed, { timeout: 10_000 }).toBe(true);
+  await kill();
+  await before.kill();
+  killDataPlane();
+  rmSync(join(SHM, "tshm-web"));
+  const after = start([], env);
+  await expect.poll(after.output, { timeout: 10_000 }).toContain("configuration from the saved state");
+  await expect.poll(() => readdirSync(SHM), { timeout: 10_000 }).toContain("tshm-web");
+  await expect.poll(active, { timeout: 10_000 }).toBe(2);
+  await expect.poll(isServed, { timeout: 10_000 }).toBe(true); // so that it is known whom to end
+});
