@@ -39,13 +39,13 @@ const MAX_PREFIXES = 32;
 const MAX_SHOWN = 64;
 
 /**
- * A rule that is refused. The message, and `rule`, begin with upstream's whole reply, for the scripts that look at it, and
- * go on with the flow, the field, the offending value and what is allowed.
+ * A rule that is refused. The message begins with upstream's whole reply, for the scripts that look at it, and goes on
+ * with the flow, the field, the offending value and what is allowed.
  */
 export class FlowError extends ConfigError {
   constructor(reply: string, flow: string, field: string, value: string, allowed: string) {
-    super(field, value, `${reply}: flow ${quote(flow)}, ${field} ${quote(value)}: ${allowed}`);
-    this.message = this.rule;
+    super(field, value, allowed);
+    this.message = `${reply}: flow ${quote(flow)}, ${field} ${quote(value)}: ${allowed}`;
   }
 }
 
