@@ -3,7 +3,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Decider, FragmentTable, LoopCounters, RuleView, runLoop, StreamTables, TableView, TraceTap } from "#dataplane";
+import { Decider, LoopCounters, RuleView, runLoop, StreamTables, soloFragments, TableView, TraceTap } from "#dataplane";
 import { Classification, parseFlowRule, setFlow } from "#flow";
 import type { PacketBatch, VerdictBuffer } from "#netlink/queue";
 import {
@@ -76,9 +76,9 @@ using file = TraceFile.own(folder, "trace", 1, 2_048);
 using rules = new RuleView(folder, "traced");
 using streams = new StreamTables(folder);
 using tables = new TableView(folder, "flows", streams, null);
-const fragments = new FragmentTable(1_000, 200);
 const block = counterFile.block(0);
 const nowMs = () => performance.now();
+const fragments = soloFragments({ size: 1_000, buckets: 0, lifetimeMs: 200, isForgetful: false }, nowMs);
 const tap = (packetsPerSecond: number) =>
   new TraceTap({ file, ring: file.ring(0), rules, tables, packetsPerSecond, nowMs, wallMs: () => Date.now() });
 const options = { hashMode: 0, noFlowFwmark: -1, noTargetFwmark: -1, isPromiscuousPing: true };
@@ -90,14 +90,14 @@ const decider = new Decider({
   streams,
   fragments,
   tier: null,
+  isHandedOver: () => false,
   hits: block.ruleHits,
-  nowMs,
 });
 
 /** ns per packet: the least of several rounds, and the heap that a packet takes in the last one. */
 function measure(trace: TraceTap, mask: number): { readonly ns: number; readonly heapBytes: number } {
   const watcher = mask === 0 ? null : new TraceWatcher(folder, "trace", mask);
-  const counters = new LoopCounters(block, fragments.counters);
+  const counters = new LoopCounters(block);
   let best = Number.POSITIVE_INFINITY;
   let heap = 0;
   for (let round = 0; round < ROUNDS; round++) {
@@ -105,7 +105,7 @@ function measure(trace: TraceTap, mask: number): { readonly ns: number; readonly
     const batch = fakeBatch(BATCHES, stop);
     const before = process.memoryUsage().heapUsed;
     const startNs = process.hrtime.bigint();
-    runLoop({ fd: -1, batch, verdicts, tables, decider, counters, trace, stop });
+    runLoop({ fd: -1, batch, verdicts, tables, decider, fragments, counters, trace, stop });
     best = Math.min(best, Number(process.hrtime.bigint() - startNs) / (BATCHES * BATCH));
     heap = process.memoryUsage().heapUsed - before;
   }

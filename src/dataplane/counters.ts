@@ -1,10 +1,6 @@
 import {
   COUNTER_BATCH_SIZES,
   COUNTER_BATCHES,
-  COUNTER_FRAGMENT_EXPIRED,
-  COUNTER_FRAGMENT_INSERTS,
-  COUNTER_FRAGMENT_LOOKUPS,
-  COUNTER_FRAGMENT_REJECTED,
   COUNTER_KERNEL_ERRORS,
   COUNTER_LAST_PACKET_ID,
   COUNTER_OUTCOMES,
@@ -13,17 +9,14 @@ import {
   COUNTER_SEND_FAILURES,
   type CounterBlock,
 } from "#tables";
-import type { FragmentCounters } from "./fragments.js";
 import type { Outcome } from "./outcome.js";
 
 /** The packet loop's counters, in its own block of shared memory; one writer, no atomics. */
 export class LoopCounters {
   readonly #counters: Float64Array;
-  readonly #fragments: FragmentCounters;
 
-  constructor(block: CounterBlock, fragments: FragmentCounters) {
+  constructor(block: CounterBlock) {
     this.#counters = block.counters;
-    this.#fragments = fragments;
   }
 
   /** Packets up to this one were received; should the thread fail, its successor drops those that have no verdict. */
@@ -43,10 +36,6 @@ export class LoopCounters {
     counters[COUNTER_PACKETS]! += packets;
     if (sendErrno !== 0) counters[COUNTER_SEND_FAILURES]!++;
     counters[COUNTER_KERNEL_ERRORS] = kernelErrors;
-    counters[COUNTER_FRAGMENT_LOOKUPS] = this.#fragments.lookups;
-    counters[COUNTER_FRAGMENT_INSERTS] = this.#fragments.inserts;
-    counters[COUNTER_FRAGMENT_REJECTED] = this.#fragments.rejected;
-    counters[COUNTER_FRAGMENT_EXPIRED] = this.#fragments.expired;
   }
 
   /** The socket's buffer was full: the kernel dropped packets. */

@@ -1,6 +1,6 @@
 import { type Classification, classify } from "#flow";
 import { hashAddresses, hashKey, Packet, parse, RC_FIRST_FRAGMENT, RC_LATER_FRAGMENT, UNUSABLE } from "#packet";
-import type { FragmentTable } from "./fragments.js";
+import { type Fragments, HELD_FRAGMENT } from "./fragments.js";
 import { OUTCOME, type Outcome } from "./outcome.js";
 import type { StreamTables } from "./stream-tables.js";
 
@@ -43,9 +43,9 @@ export class Decider {
   readonly #classification: Classification;
   readonly #options: DeciderOptions;
   readonly #streams: StreamTables;
-  readonly #fragments: FragmentTable;
+  readonly #fragments: Fragments;
   readonly #tier: StreamTables | null;
-  readonly #nowMs: () => number;
+  readonly #isHandedOver: (start: number) => boolean;
   readonly #udpEncapPort: number;
   readonly #hasFlows: boolean;
   /** The classifier program in force; set by the owner between batches. */
@@ -59,11 +59,12 @@ export class Decider {
     /** UDP destination port whose payload is SCTP, without flow rules; 0 = none. nfqlb: --sctp_encap. */
     readonly udpEncapPort: number;
     readonly streams: StreamTables;
-    readonly fragments: FragmentTable;
+    readonly fragments: Fragments;
     /** Table of the tier's balancers, keyed by addresses, or null. nfqlb: --lbshm. */
     readonly tier: StreamTables | null;
+    /** Whether another balancer of the tier has handed the fragment at `start` to this one: no fragment travels twice. */
+    readonly isHandedOver: (start: number) => boolean;
     readonly hits: Float64Array;
-    readonly nowMs: () => number;
   }) {
     this.#options = parts.options;
     this.#classification = parts.classification;
@@ -74,7 +75,7 @@ export class Decider {
     this.#fragments = parts.fragments;
     this.#tier = parts.tier;
     this.hits = parts.hits;
-    this.#nowMs = parts.nowMs;
+    this.#isHandedOver = parts.isHandedOver;
   }
 
   /**
@@ -90,11 +91,12 @@ export class Decider {
     let rc = parse(bytes, start, end, etherType, this.#udpEncapPort, packet);
     if (rc === UNUSABLE) return this.#answer(OUTCOME.unusable, NONE);
     if ((rc & (RC_FIRST_FRAGMENT | RC_LATER_FRAGMENT)) !== 0) {
-      const other = this.#tierFwmark();
+      const other = this.#tierFwmark(start);
       if (other !== NONE) return this.#answer(OUTCOME.tier, other);
       if ((rc & RC_LATER_FRAGMENT) !== 0) {
-        const fwmark = this.#fragments.find(packet, packet.fragmentId, this.#nowMs());
-        return this.#answer(fwmark < 0 ? OUTCOME.unknownFragment : OUTCOME.fragment, fwmark);
+        const fwmark = this.#fragments.later(packet, bytes, start, end, etherType);
+        if (fwmark >= 0) return this.#answer(OUTCOME.fragment, fwmark);
+        return this.#answer(fwmark === HELD_FRAGMENT ? OUTCOME.heldFragment : OUTCOME.unknownFragment, NONE);
       }
     }
     if (this.#hasFlows) {
@@ -112,7 +114,7 @@ export class Decider {
     }
     const fwmark = this.#lookUp();
     if (fwmark < 0) return this.#answer(OUTCOME.noTarget, this.#options.noTargetFwmark);
-    if ((rc & RC_FIRST_FRAGMENT) !== 0) this.#fragments.record(packet, packet.fragmentId, fwmark, this.#nowMs());
+    if ((rc & RC_FIRST_FRAGMENT) !== 0) this.#fragments.first(packet, bytes, start, end, etherType, fwmark);
     return this.#answer(OUTCOME.forwarded, fwmark);
   }
 
@@ -127,12 +129,12 @@ export class Decider {
   }
 
   /** fwmark of the balancer that owns the packet's addresses when that is not this one, else -1. */
-  #tierFwmark(): number {
+  #tierFwmark(start: number): number {
     const tier = this.#tier?.current(0) ?? null;
     if (tier === null) return NONE;
     const target = tier.lookup[hashAddresses(this.packet) % tier.size]!;
     const fwmark = target < 0 ? NONE : tier.active[target]!;
-    return fwmark >= 0 && fwmark !== tier.ownFwmark ? fwmark : NONE;
+    return fwmark >= 0 && fwmark !== tier.ownFwmark && !this.#isHandedOver(start) ? fwmark : NONE;
   }
 
   #lookUp(): number {

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { Classification, type FlowParams, type FlowRule, parseFlowRule, setFlow } from "#flow";
 import { COUNTER_RULE_SLOTS, createStreamTable, ensureFlows, readFlows, updateFlows, updateStreamTable } from "#tables";
-import { Decider, FragmentTable, StreamTables, TableView } from "./index.js";
+import { Decider, StreamTables, soloFragments, TableView } from "./index.js";
 
 const root = mkdtempSync(join(tmpdir(), "encap-"));
 afterAll(() => rmSync(root, { recursive: true }));
@@ -34,10 +34,10 @@ function decide(...flows: readonly FlowParams[]) {
     program: new Int32Array(0),
     udpEncapPort: 0,
     streams,
-    fragments: new FragmentTable(10, 100),
+    fragments: soloFragments({ size: 500, buckets: 500, lifetimeMs: 200, isForgetful: false }, () => 1),
     tier: null,
     hits: new Float64Array(COUNTER_RULE_SLOTS),
-    nowMs: () => 1,
+    isHandedOver: () => false,
   });
   view.enter(decider);
   const fwmark = decider.decide(bytes, 0, bytes.length, 0x0800);

@@ -1,109 +1,202 @@
-import type { Packet } from "#packet";
+import { FragmentSpan, type Packet } from "#packet";
+import {
+  COUNTER_FRAGMENT_BUCKETS,
+  COUNTER_FRAGMENT_COLLISIONS,
+  COUNTER_FRAGMENT_COMPLETED,
+  COUNTER_FRAGMENT_CUT,
+  COUNTER_FRAGMENT_DISCARDED,
+  COUNTER_FRAGMENT_EXPIRED,
+  COUNTER_FRAGMENT_HELD,
+  COUNTER_FRAGMENT_HELD_NOW,
+  COUNTER_FRAGMENT_INSERTS,
+  COUNTER_FRAGMENT_LOOKUPS,
+  COUNTER_FRAGMENT_REINJECT_FAILURES,
+  COUNTER_FRAGMENT_REJECTED,
+  COUNTER_FRAGMENT_STRAY,
+} from "#tables";
+import { FragmentKey } from "./fragment-key.js";
+import { createRecordMemory, FragmentRecords, type RecordOptions } from "./fragment-records.js";
+import { FragmentSignals } from "./fragment-signals.js";
+import { type FragmentSink, HeldFragments, PACKET_LISTS, packetList } from "./held-fragments.js";
 
-const WAYS = 8;
-const KEY_WORDS = 9;
+/** Counters of a thread, at least; see src/tables/counters.ts. */
+const COUNTERS = 64;
 
-/** What `find` answers when it knows nothing of a packet's first fragment. */
-const NO_RECORD = -1;
+/** What `later` answers instead of a fwmark: the packet's first fragment is not on record. */
+export const UNKNOWN_FRAGMENT = -1;
+/** The same, and a copy is held until it is. */
+export const HELD_FRAGMENT = -2;
 
-/** Counters of a fragment table, in the words of nfqlb's `stats`. */
-export type FragmentCounters = {
-  /** Look-ups by later fragments and records by first ones. */
-  lookups: number;
-  /** Records of packets that were not on record. */
-  inserts: number;
-  /** Live records of other packets that had to give way. */
-  rejected: number;
-  /** Records that had outlived their time when their place was taken. */
-  expired: number;
+/** What holding fragments takes. */
+export type HoldOptions = {
+  readonly slots: number;
+  readonly slotBytes: number;
+  readonly signalMemory: SharedArrayBuffer;
+  readonly workers: number;
+  readonly wake: (portId: number) => void;
+  /** Makes the way back into the kernel for fragments that lie in `bytes`. */
+  readonly openSink: (bytes: Uint8Array) => FragmentSink;
+  /** Whether the packet whose bytes begin at `start` came back through that way. */
+  readonly isReinjected: (start: number) => boolean;
+};
+
+export type FragmentsOptions = RecordOptions & {
+  readonly recordMemory: SharedArrayBuffer;
+  /** Number of the thread, from 0. */
+  readonly worker: number;
+  /** Key of the hashes, the same in all threads. */
+  readonly seed: number;
+  /** null: later fragments that come before their first one are dropped. */
+  readonly hold: HoldOptions | null;
+  /** The thread's counters; COUNTER_FRAGMENT_… of it are written here. */
+  readonly counters: Float64Array;
+  /** Monotonic, of all threads and processes alike. */
+  readonly nowMs: () => number;
 };
 
 /**
- * Remembers which fwmark the first fragment of a packet got, so that the later ones, which carry no ports, go the same
- * way. A record lives `lifetimeMs` from its creation; look-ups do not extend it (RFC 8200 section 4.5 counts from the
- * first fragment). Memory is fixed: sets of 8 places chosen by a hash of the key; a full set gives up its oldest record.
+ * The fragments of one thread: later ones, which carry no ports, go the way of their packet's first one. What came too
+ * early is held, and goes back into the kernel when the first one has been decided.
  *
- * The key is source, destination, identification and, for IPv4, the protocol (RFC 791; RFC 8200 section 4.5).
- * Allocates nothing after construction; single owner.
+ * A first fragment always goes the way of its own ports; a record only tells the others. Everything is bounded: records,
+ * held fragments and their time. Allocates nothing per packet, throws nothing.
  */
-export class FragmentTable {
-  readonly counters: FragmentCounters = { lookups: 0, inserts: 0, rejected: 0, expired: 0 };
-  readonly #sets: number;
-  readonly #lifetimeMs: number;
-  readonly #keys: Uint32Array;
-  readonly #fwmarks: Int32Array;
-  readonly #deadlines: Float64Array;
-  readonly #probe = new Uint32Array(KEY_WORDS);
+export class Fragments {
+  readonly #key: FragmentKey;
+  readonly #probe: FragmentKey;
+  readonly #span = new FragmentSpan();
+  readonly #records: FragmentRecords;
+  readonly #counters: Float64Array;
+  readonly #nowMs: () => number;
+  readonly #hold: {
+    readonly pool: HeldFragments;
+    readonly sink: FragmentSink;
+    readonly signals: FragmentSignals;
+  } | null;
+  readonly #isReinjected: (start: number) => boolean;
+  readonly #isKnown = (key: FragmentKey) => this.#records.find(key, this.#nowMs()) >= 0;
+
+  constructor(options: FragmentsOptions) {
+    const { worker, seed, hold } = options;
+    this.#key = new FragmentKey(seed);
+    this.#probe = new FragmentKey(seed);
+    this.#records = new FragmentRecords(options.recordMemory, options, worker + 1);
+    this.#counters = options.counters;
+    this.#nowMs = options.nowMs;
+    this.#isReinjected = hold?.isReinjected ?? (() => false);
+    if (hold === null) {
+      this.#hold = null;
+      return;
+    }
+    const signals = new FragmentSignals(hold.signalMemory, worker, hold.workers, hold.wake);
+    const pool = new HeldFragments({ ...hold, lifetimeMs: options.lifetimeMs }, signals);
+    this.#hold = { pool, signals, sink: hold.openSink(pool.bytes) };
+  }
+
+  /** The netlink port that ends a blocking receive of this thread. */
+  setPort(portId: number): void {
+    this.#hold?.signals.setPort(portId);
+  }
 
   /**
-   * @param capacity records kept at most, rounded up to a multiple of 8; at least 1
-   * @param lifetimeMs how long a record lives
+   * A later fragment, in `bytes[start, end)` as `packet` has it.
+   * @returns the fwmark (≥ 0) of its first fragment, {@link UNKNOWN_FRAGMENT} or {@link HELD_FRAGMENT}
    */
-  constructor(capacity: number, lifetimeMs: number) {
-    this.#sets = Math.max(1, Math.ceil(capacity / WAYS));
-    this.#lifetimeMs = lifetimeMs;
-    this.#keys = new Uint32Array(this.#sets * WAYS * KEY_WORDS);
-    this.#fwmarks = new Int32Array(this.#sets * WAYS);
-    this.#deadlines = new Float64Array(this.#sets * WAYS);
+  later(packet: Packet, bytes: Uint8Array, start: number, end: number, etherType: number): number {
+    const nowMs = this.#nowMs();
+    this.#count(COUNTER_FRAGMENT_LOOKUPS);
+    this.#key.load(packet);
+    this.#span.read(bytes, start, end, etherType);
+    const fwmark = this.#records.find(this.#key, nowMs);
+    if (fwmark < 0) return this.#keep(bytes, start, end, nowMs);
+    this.#note();
+    return fwmark;
   }
 
-  /** The fwmark (≥ 0) recorded for the packet that this fragment belongs to, or {@link NO_RECORD}. `nowMs` monotonic. */
-  find(packet: Packet, identification: number, nowMs: number): number {
-    this.counters.lookups++;
-    const first = this.#load(packet, identification);
-    for (let place = first; place < first + WAYS; place++) {
-      if (this.#deadlines[place]! >= nowMs && this.#isAt(place)) return this.#fwmarks[place]!;
+  /** A first fragment that was decided: its packet's other fragments follow, those held at once. */
+  first(packet: Packet, bytes: Uint8Array, start: number, end: number, etherType: number, fwmark: number): void {
+    const nowMs = this.#nowMs();
+    this.#count(COUNTER_FRAGMENT_LOOKUPS);
+    this.#key.load(packet);
+    this.#span.read(bytes, start, end, etherType);
+    this.#records.record(this.#key, fwmark, nowMs);
+    this.#countInsertion();
+    this.#note();
+    if (this.#hold === null) return;
+    const { pool, sink, signals } = this.#hold;
+    pool.expire(nowMs);
+    this.#countPool(pool, pool.release(this.#key, sink));
+    signals.tellOthers(packetList(this.#key));
+  }
+
+  /** Once per turn of the packet loop: hands on what other threads made ready, forgets what was held too long. */
+  turn(): void {
+    if (this.#hold === null) return;
+    const { pool, signals, sink } = this.#hold;
+    if (pool.count > 0) pool.expire(this.#nowMs());
+    if (signals.takeWoken()) {
+      for (let list = 0; list < PACKET_LISTS; list++)
+        if (signals.takeReady(list)) this.#countPool(pool, pool.releaseKnown(list, this.#probe, this.#isKnown, sink));
     }
-    return NO_RECORD;
+    this.#countPool(pool, 0);
   }
 
-  /** Records the fwmark of a first fragment; one that is on record already takes the new fwmark and lifetime. */
-  record(packet: Packet, identification: number, fwmark: number, nowMs: number): void {
-    this.counters.lookups++;
-    const first = this.#load(packet, identification);
-    let chosen = first;
-    for (let place = first; place < first + WAYS; place++) {
-      if (this.#deadlines[place]! >= nowMs && this.#isAt(place)) {
-        this.#write(place, fwmark, nowMs);
-        return;
-      }
-      if (this.#deadlines[place]! < this.#deadlines[chosen]!) chosen = place;
+  /** Holds a copy of the fragment in hand, if it is whole and was not held before. */
+  #keep(bytes: Uint8Array, start: number, end: number, nowMs: number): number {
+    if (this.#hold === null) return UNKNOWN_FRAGMENT;
+    const { pool, sink } = this.#hold;
+    if (this.#isReinjected(start)) {
+      this.#count(COUNTER_FRAGMENT_STRAY);
+      return UNKNOWN_FRAGMENT;
     }
-    this.counters.inserts++;
-    if (this.#deadlines[chosen]! >= nowMs) this.counters.rejected++;
-    else if (this.#deadlines[chosen]! > 0) this.counters.expired++;
-    this.#keys.set(this.#probe, chosen * KEY_WORDS);
-    this.#write(chosen, fwmark, nowMs);
-  }
-
-  #write(place: number, fwmark: number, nowMs: number): void {
-    this.#fwmarks[place] = fwmark;
-    this.#deadlines[place] = nowMs + this.#lifetimeMs;
-  }
-
-  /** Fills the probe with the packet's key and returns the first place of its set. */
-  #load(packet: Packet, identification: number): number {
-    const { key } = packet;
-    const probe = this.#probe;
-    let hash = 0x811c9dc5;
-    for (let word = 0; word < 8; word++) {
-      const at = word * 4;
-      const value = (key[at]! << 24) | (key[at + 1]! << 16) | (key[at + 2]! << 8) | key[at + 3]!;
-      probe[word] = value;
-      hash = Math.imul(hash ^ value, 0x01000193);
-      hash ^= hash >>> 15;
+    const length = this.#span.packetBytes;
+    if (length === 0 || length > end - start || length > pool.slotBytes) {
+      this.#count(COUNTER_FRAGMENT_CUT);
+      return UNKNOWN_FRAGMENT;
     }
-    probe[8] = identification ^ (packet.l3Protocol << 24);
-    hash = Math.imul(hash ^ probe[8]!, 0x85ebca6b);
-    hash ^= hash >>> 13;
-    return ((hash >>> 0) % this.#sets) * WAYS;
+    pool.expire(nowMs);
+    pool.hold(this.#key, bytes, start, length, nowMs);
+    this.#count(COUNTER_FRAGMENT_HELD);
+    // Another thread may have written the record since; now that we are known to wait, later ones wake us.
+    const isKnown = this.#records.find(this.#key, nowMs) >= 0;
+    this.#countPool(pool, isKnown ? pool.release(this.#key, sink) : 0);
+    return HELD_FRAGMENT;
   }
 
-  #isAt(place: number): boolean {
-    const keys = this.#keys;
-    const probe = this.#probe;
-    const at = place * KEY_WORDS;
-    for (let word = 0; word < KEY_WORDS; word++) if (keys[at + word] !== probe[word]) return false;
-    return true;
+  #note(): void {
+    if (this.#records.note(this.#span.from, this.#span.to, this.#span.isLast)) this.#count(COUNTER_FRAGMENT_COMPLETED);
   }
+
+  /** The pool has changed; `failed` of the fragments that left it were refused by the sink. */
+  #countPool(pool: HeldFragments, failed: number): void {
+    this.#counters[COUNTER_FRAGMENT_REINJECT_FAILURES]! += failed;
+    this.#counters[COUNTER_FRAGMENT_HELD_NOW] = pool.count;
+    this.#counters[COUNTER_FRAGMENT_DISCARDED] = pool.discarded;
+  }
+
+  #countInsertion(): void {
+    const { insertion } = this.#records;
+    if (insertion.isNew) this.#count(COUNTER_FRAGMENT_INSERTS);
+    if (insertion.isShared) this.#count(COUNTER_FRAGMENT_COLLISIONS);
+    if (insertion.isExtra) this.#count(COUNTER_FRAGMENT_BUCKETS);
+    if (insertion.isRejected) this.#count(COUNTER_FRAGMENT_REJECTED);
+    if (insertion.isExpired) this.#count(COUNTER_FRAGMENT_EXPIRED);
+  }
+
+  #count(counter: number): void {
+    this.#counters[counter]!++;
+  }
+}
+
+/** Fragments of one thread that shares them with nobody and holds none: for tools. */
+export function soloFragments(options: RecordOptions, nowMs: () => number): Fragments {
+  return new Fragments({
+    ...options,
+    recordMemory: createRecordMemory(options),
+    worker: 0,
+    seed: 0,
+    hold: null,
+    counters: new Float64Array(COUNTERS),
+    nowMs,
+  });
 }

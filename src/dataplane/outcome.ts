@@ -13,6 +13,8 @@ export const OUTCOME = {
   unusable: 5,
   /** A later fragment whose first one is not on record. */
   unknownFragment: 6,
+  /** The same, but a copy is held; it comes back when the first one has, and is counted once more then. */
+  heldFragment: 7,
 } as const;
 export type Outcome = (typeof OUTCOME)[keyof typeof OUTCOME];
 
@@ -25,4 +27,5 @@ export const OUTCOME_TEXT: readonly string[] = [
   "the flow's stream has no active target",
   "unusable packet: too short, malformed or not IP",
   "later fragment without a first fragment on record",
+  "later fragment, held until its first fragment comes",
 ];

@@ -2,6 +2,7 @@ import type { PacketBatch, VerdictBuffer } from "#netlink/queue";
 import { MSG_DONTWAIT, sleepMicroseconds } from "#sys";
 import type { LoopCounters } from "./counters.js";
 import type { Decider } from "./decide.js";
+import type { Fragments } from "./fragments.js";
 import type { TableView } from "./table-view.js";
 import type { TraceTap } from "./trace-tap.js";
 
@@ -21,6 +22,7 @@ export type Loop = {
   readonly verdicts: VerdictBuffer;
   readonly tables: TableView;
   readonly decider: Decider;
+  readonly fragments: Fragments;
   readonly counters: LoopCounters;
   readonly trace: TraceTap;
   /** Word 0 becomes 1 when the loop shall end. */
@@ -32,10 +34,11 @@ export type Loop = {
  * No await, no allocation, no throw, no log inside the loop. Returns when `stop` is set and the queue is drained.
  * @throws {SysError} when the queue's socket cannot be used at all
  */
-export function runLoop({ fd, batch, verdicts, tables, decider, counters, trace, stop }: Loop): void {
+export function runLoop({ fd, batch, verdicts, tables, decider, fragments, counters, trace, stop }: Loop): void {
   for (;;) {
     const isStopping = Atomics.load(stop, 0) !== 0;
     const count = isStopping ? batch.receive(fd, MSG_DONTWAIT) : batch.receive(fd); // up to 64 packets, one recvmmsg
+    fragments.turn(); // what other threads made ready, what was held too long
     if (count <= 0) {
       if (count < 0) counters.overrun();
       else if (isStopping) return;

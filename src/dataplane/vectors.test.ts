@@ -13,7 +13,7 @@ import {
   updateFlows,
   updateStreamTable,
 } from "#tables";
-import { Decider, FragmentTable, StreamTables, TableView } from "./index.js";
+import { Decider, StreamTables, soloFragments, TableView } from "./index.js";
 
 type Step = { name: string; l3: string; packet: string; fw: number; defect?: string; correct?: { fw: number } };
 type Scenario = {
@@ -104,10 +104,10 @@ test.each(decisions)("each packet of the scenario gets nfqlb's fwmark, or the ri
     program: isFlow ? new Int32Array(0) : null,
     udpEncapPort: number("sctp_encap", 0),
     streams,
-    fragments: new FragmentTable(1000, 4000),
+    fragments: soloFragments({ size: 500, buckets: 500, lifetimeMs: 4000, isForgetful: false }, () => 1),
     tier,
+    isHandedOver: () => false,
     hits: new Float64Array(COUNTER_RULE_SLOTS),
-    nowMs: () => 1,
   });
   const wrong: string[] = [];
   for (const [i, { name, l3, packet, fw, defect, correct }] of scenario.steps.entries()) {

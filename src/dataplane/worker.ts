@@ -1,10 +1,12 @@
 import { readlinkSync } from "node:fs";
 import { Classification } from "#flow";
-import { dropUpTo, PacketBatch, VerdictBuffer } from "#netlink/queue";
+import { dropUpTo, PacketBatch, VerdictBuffer, WakeUp } from "#netlink/queue";
+import { SendBlock } from "#sys";
 import { COUNTER_LAST_PACKET_ID, COUNTER_STARTS, COUNTER_THREAD_ID, CounterFile, TraceFile } from "#tables";
 import { LoopCounters } from "./counters.js";
 import { Decider, type DeciderOptions } from "./decide.js";
-import { FragmentTable } from "./fragments.js";
+import { type FragmentMemory, monotonicClock } from "./fragment-memory.js";
+import { Fragments, type HoldOptions } from "./fragments.js";
 import { RuleView } from "./rule-view.js";
 import { runLoop } from "./run.js";
 import { StreamTables } from "./stream-tables.js";
@@ -22,7 +24,13 @@ export type WorkerSettings = {
   /** Index of this worker's block of counters. */
   readonly worker: number;
   /** The bound queue; its socket belongs to the thread's starter and outlives the thread. */
-  readonly queue: { readonly fd: number; readonly queueNumber: number; readonly copyBytes: number };
+  readonly queue: {
+    readonly fd: number;
+    /** Netlink port of the socket: a message to it ends a blocking receive. */
+    readonly portId: number;
+    readonly queueNumber: number;
+    readonly copyBytes: number;
+  };
   /** Region of the flow rules; null in `lb` mode. */
   readonly flowsName: string | null;
   /** Table for every packet in `lb` mode. */
@@ -31,10 +39,17 @@ export type WorkerSettings = {
   readonly tierName: string | null;
   readonly udpEncapPort: number;
   readonly decider: DeciderOptions;
-  readonly fragments: { readonly capacity: number; readonly lifetimeMs: number };
+  /** Interfaces that fragments from other balancers of the tier come in through, by number. */
+  readonly tierInterfaces: readonly number[];
+  readonly fragments: FragmentMemory;
+  /** How later fragments that come first are held, or null: they are dropped. */
+  readonly hold: { readonly slots: number; readonly slotBytes: number; readonly tun: TunDevice } | null;
   /** Region of the trace, that of its rules, and packets a second that each selection may record. */
   readonly trace: { readonly name: string; readonly rulesName: string; readonly packetsPerSecond: number };
 };
+
+/** The way back into the kernel: an open tun device, shared by all workers, and its interface number. */
+export type TunDevice = { readonly fd: number; readonly interfaceIndex: number };
 
 /**
  * Serves one queue until `stop` is set: opens what it needs, calls `onReady`, runs the packet loop. After a predecessor
@@ -52,7 +67,17 @@ export function serveQueue(settings: WorkerSettings, stop: Int32Array, onReady: 
   using traceFile = TraceFile.open(settings.folder, settings.trace.name);
   using traceRules = new RuleView(settings.folder, settings.trace.rulesName);
   const block = counterFile.block(settings.worker);
-  const fragments = new FragmentTable(settings.fragments.capacity, settings.fragments.lifetimeMs);
+  const batch = new PacketBatch(BATCH_PACKETS, copyBytes);
+  const fragments = new Fragments({
+    ...settings.fragments,
+    worker: settings.worker,
+    hold: settings.hold === null ? null : holdOptions(settings, settings.hold, fd, batch),
+    counters: block.counters,
+    nowMs: monotonicClock(),
+  });
+  fragments.setPort(settings.queue.portId);
+  const handedOver = settings.hold === null ? [] : [settings.hold.tun.interfaceIndex];
+  handedOver.push(...settings.tierInterfaces);
   const decider = new Decider({
     options: settings.decider,
     classification: new Classification(),
@@ -61,8 +86,8 @@ export function serveQueue(settings: WorkerSettings, stop: Int32Array, onReady: 
     streams,
     fragments,
     tier,
+    isHandedOver: (start) => handedOver.length > 0 && handedOver.includes(batch.inputInterface(start)),
     hits: block.ruleHits,
-    nowMs: () => performance.now(),
   });
   const { counters } = block;
   counters[COUNTER_THREAD_ID] = threadId();
@@ -70,11 +95,12 @@ export function serveQueue(settings: WorkerSettings, stop: Int32Array, onReady: 
   onReady();
   runLoop({
     fd,
-    batch: new PacketBatch(BATCH_PACKETS, copyBytes),
+    batch,
     verdicts: new VerdictBuffer(queueNumber, BATCH_PACKETS),
     tables,
     decider,
-    counters: new LoopCounters(block, fragments.counters),
+    fragments,
+    counters: new LoopCounters(block),
     trace: new TraceTap({
       file: traceFile,
       ring: traceFile.ring(settings.worker),
@@ -98,4 +124,25 @@ function wallMs(): number {
 /** The kernel's id of this thread: `PID/task/TID`. */
 function threadId(): number {
   return Number(readlinkSync("/proc/thread-self").split("/").at(-1));
+}
+
+function holdOptions(
+  { fragments }: WorkerSettings,
+  { slots, slotBytes, tun }: NonNullable<WorkerSettings["hold"]>,
+  fd: number,
+  batch: PacketBatch,
+): HoldOptions {
+  const wakeUp = new WakeUp();
+  return {
+    slots,
+    slotBytes,
+    signalMemory: fragments.signalMemory,
+    workers: fragments.workers,
+    wake: (portId) => wakeUp.send(fd, portId),
+    openSink: (bytes) => {
+      const block = new SendBlock(bytes);
+      return { write: (start, length) => block.write(tun.fd, start, length) };
+    },
+    isReinjected: (start) => batch.inputInterface(start) === tun.interfaceIndex,
+  };
 }

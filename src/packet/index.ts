@@ -1,5 +1,6 @@
 // For callers
 // For tests and tools
+export { FragmentSpan } from "./fragment.js";
 export { djb2, hashAddresses, hashKey } from "./hash.js";
 export {
   Packet,

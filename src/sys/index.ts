@@ -35,4 +35,5 @@ export {
   setReceiveTimeout,
   setSocketOption,
 } from "./socket.js";
+export { interfaceIndex, interfaceMtu, openTun } from "./tun.js";
 export { connectAbstract, listenAbstract, peerCredentials } from "./unix.js";

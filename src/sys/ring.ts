@@ -1,6 +1,7 @@
 import { constants } from "node:os";
 import { addressOf, lastErrno, libc, SysError } from "./libc.js";
 import type { Memory } from "./memory.js";
+import { AF_NETLINK, MSG_DONTWAIT } from "./socket.js";
 
 const MMSGHDR_BYTES = 64;
 const IOVEC_BYTES = 16;
@@ -86,16 +87,20 @@ export class SendRing extends MessageRing {
 }
 
 /**
- * One block of bytes that is filled and sent as a whole, again and again, to a netlink socket's kernel side.
- * Its address is taken once, so that a send allocates nothing.
+ * One block of bytes that is filled and sent or written, again and again: to a netlink socket's kernel side, to another
+ * netlink socket, to a device. Its address is taken once, so that a send allocates nothing.
  */
 export class SendBlock implements Memory {
   readonly u8: Uint8Array;
   readonly view: DataView;
   readonly #address: number;
+  /** `struct sockaddr_nl`, 12 bytes: family u16 @0, pid u32 @4, groups u32 @8. */
+  readonly #port = new Uint32Array([AF_NETLINK, 0, 0]);
+  readonly #portAddress = addressOf(this.#port);
 
-  constructor(bytes: number) {
-    this.u8 = new Uint8Array(bytes);
+  /** @param bytes its size, or memory of the caller's */
+  constructor(bytes: number | Uint8Array) {
+    this.u8 = typeof bytes === "number" ? new Uint8Array(bytes) : bytes;
     this.view = new DataView(this.u8.buffer);
     this.#address = addressOf(this.u8);
   }
@@ -104,5 +109,18 @@ export class SendBlock implements Memory {
   send(fd: number, length: number): number {
     const sent = libc.sendto(fd, this.#address, length, 0, null, 0) as number;
     return sent >= 0 ? sent : -lastErrno();
+  }
+
+  /** The same to another socket's netlink port, without waiting for room there. @returns 0 or the errno. Allocates nothing. */
+  sendToPort(fd: number, length: number, portId: number): number {
+    this.#port[1] = portId;
+    return (libc.sendto(fd, this.#address, length, MSG_DONTWAIT, this.#portAddress, 12) as number) < 0
+      ? lastErrno()
+      : 0;
+  }
+
+  /** write(2) of the bytes [start, start + length). @returns 0 or the errno. Allocates nothing. */
+  write(fd: number, start: number, length: number): number {
+    return (libc.write(fd, this.#address + start, length) as number) < 0 ? lastErrno() : 0;
   }
 }

@@ -27,6 +27,19 @@ export const COUNTER_FRAGMENT_LOOKUPS = 24;
 export const COUNTER_FRAGMENT_INSERTS = 25;
 export const COUNTER_FRAGMENT_REJECTED = 26;
 export const COUNTER_FRAGMENT_EXPIRED = 27;
+export const COUNTER_FRAGMENT_COLLISIONS = 40;
+export const COUNTER_FRAGMENT_BUCKETS = 41;
+export const COUNTER_FRAGMENT_COMPLETED = 42;
+export const COUNTER_FRAGMENT_HELD = 43;
+export const COUNTER_FRAGMENT_HELD_NOW = 44;
+export const COUNTER_FRAGMENT_DISCARDED = 45;
+export const COUNTER_FRAGMENT_REINJECT_FAILURES = 46;
+export const COUNTER_FRAGMENT_STRAY = 47;
+export const COUNTER_FRAGMENT_CUT = 48;
+/** These three in block 0 alone, where the program's main thread writes them. */
+export const COUNTER_FRAGMENT_SWEPT = 49;
+export const COUNTER_FRAGMENT_LIVE = 50;
+export const COUNTER_FRAGMENT_LIVE_EXTRA = 51;
 
 /** Batches by size: 1, 2, 3…4, 5…8, 9…16, 17…32, 33…64 packets. */
 export const COUNTER_BATCH_SIZES = 64;

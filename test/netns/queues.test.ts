@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
+import { createFragmentMemory } from "#dataplane";
 import { parseFlowRule } from "#flow";
 import { QueueSocket, readQueueStates } from "#netlink/queue";
 import { SO_RCVBUF, SOL_SOCKET, setSocketOption } from "#sys";
@@ -218,6 +219,7 @@ test("a thread that fails is reported and started again, at the cost of the batc
   const sockets = [4, 5].map(
     (queueNumber) => new QueueSocket({ queueNumber, maxPackets: 4_096, copyBytes: 256, isFailOpen: false }),
   );
+  const fragments = createFragmentMemory({ size: 500, buckets: 500, lifetimeMs: 200, isForgetful: false }, 2, 1);
   const restarts: [number, string][] = [];
   const threads = new QueueThreads(
     file,
@@ -227,13 +229,15 @@ test("a thread that fails is reported and started again, at the cost of the batc
         folder,
         countersName: COUNTERS,
         worker,
-        queue: { fd: socket.fd, queueNumber: socket.queueNumber, copyBytes: 256 },
+        queue: { fd: socket.fd, portId: socket.portId, queueNumber: socket.queueNumber, copyBytes: 256 },
         flowsName: "nfqlb-flows",
         streamName: null,
         tierName: null,
         udpEncapPort: 0,
         decider: { hashMode: 1, noFlowFwmark: -1, noTargetFwmark: -1, isPromiscuousPing: false },
-        fragments: { capacity: 8, lifetimeMs: 200 },
+        tierInterfaces: [],
+        fragments,
+        hold: null,
         trace: { name: "trace", rulesName: "trace-flows", packetsPerSecond: 100 },
       },
     })),

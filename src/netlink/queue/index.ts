@@ -3,3 +3,4 @@ export { type QueueOptions, QueueSocket } from "./config.js";
 export { PacketBatch } from "./packet-batch.js";
 export { parseQueueStates, type QueueState, readQueueStates } from "./state.js";
 export { dropUpTo, VerdictBuffer } from "./verdict-buffer.js";
+export { WakeUp } from "./wake-up.js";

@@ -1,11 +1,20 @@
 import { join } from "node:path";
-import type { WorkerSettings } from "#dataplane";
+import type { FragmentMemory, TunDevice, WorkerSettings } from "#dataplane";
 import { QueueSocket, readQueueStates } from "#netlink/queue";
 import { CounterFile, ensureFlows, TraceFile } from "#tables";
 import { type Command, CommandError, type Io, numberOption, regionName, shmFolder } from "./command.js";
 import { DEFAULT_FLOW_ADDRESS, type FlowAddress, parseFlowAddress } from "./flow-address.js";
 import { answerFlowRequest, type FlowSocketState } from "./flow-requests.js";
 import { serveFlowSocket } from "./flow-server.js";
+import {
+  FRAGMENT_OPTIONS,
+  fragmentLine,
+  makeFragmentMemory,
+  openTunDevice,
+  readFragmentSettings,
+  readTierInterfaces,
+  sweepFragments,
+} from "./fragment-options.js";
 import { keepHouse } from "./housekeeping.js";
 import { COUNTERS, DEFAULT_FLOWS, TRACE, TRACE_FLOWS } from "./names.js";
 import type { OptionSpec, ParsedOptions } from "./options.js";
@@ -16,14 +25,14 @@ import { describeRunning, type RunningOptions } from "./running.js";
 
 const MAX_FWMARK = 2 ** 31 - 1;
 const MAX_U32 = 2 ** 32 - 1;
-const MIN_MTU = 576;
 const MAX_TRACE_RATE = 100_000;
 /** Records of a trace ring: two seconds of one selection, within these bounds. Powers of two. */
 const MIN_TRACE_RECORDS = 1_024;
 const MAX_TRACE_RECORDS = 65_536;
 /**
  * Bytes of a packet that the kernel copies out. Enough for an IPv6 header, some 100 bytes of extension headers and the
- * ports, or an ICMPv6 error with the headers it quotes; the decision needs no more.
+ * ports, or an ICMPv6 error with the headers it quotes; the decision needs no more. Where fragments are held whole
+ * packets are copied.
  */
 const COPY_BYTES = 256;
 
@@ -35,15 +44,9 @@ const commonOptions: readonly OptionSpec[] = [
     kind: "switch",
     help: "Packets that find a queue full pass without a mark; else they are dropped",
   },
-  { name: "mtu", kind: "value", default: "1500", help: "MTU of the traffic, at least 576" },
   { name: "hash_mode", kind: "value", default: "1", help: "1 = SCTP on its ports only, else the whole tuple" },
   { name: "notargets_fwmark", kind: "value", default: "-1", help: "fwmark when no target is active; -1 drops" },
-  { name: "lbshm", kind: "value", help: "Table of the load balancer tier, for fragments" },
-  { name: "ft_shm", kind: "value", default: "ftshm", help: "Accepted; statistics are in the counters" },
-  { name: "ft_size", kind: "value", default: "500", help: "Fragment records" },
-  { name: "ft_buckets", kind: "value", default: "500", help: "Further fragment records" },
-  { name: "ft_frag", kind: "value", default: "100", help: "Accepted; fragments are not stored in this version" },
-  { name: "ft_ttl", kind: "value", default: "200", help: "Lifetime of a fragment record in ms" },
+  ...FRAGMENT_OPTIONS,
   { name: "trace_rate", kind: "value", default: "1000", help: "Packets a second that a queue records per selection" },
   { name: "trace_address", kind: "value", help: "Accepted; trace reads shared memory and needs no socket" },
 ];
@@ -84,8 +87,12 @@ async function balance(options: ParsedOptions, io: Io, { mode }: { mode: "lb" | 
   const { flowsName } = running;
   const traceRate = numberOption(options, "trace_rate", 1_000, 1, MAX_TRACE_RATE);
   const flowAddress = mode === "flowlb" ? parseFlowAddress(io.env["NFQLB_FLOW_ADDRESS"] || DEFAULT_FLOW_ADDRESS) : null;
+  using tun = openTunDevice(options, running.fragments);
+  const tierInterfaces = readTierInterfaces(options);
   using counters = CounterFile.create(folder, COUNTERS, queues.length, describeRunning(running));
-  const sockets = bindQueues(options, queues);
+  const sockets = bindQueues(options, queues, copyRange(running));
+  const fragments = makeFragmentMemory(running.fragments, queues.length);
+  const shared = { folder, running, traceRate, fragments, tierInterfaces, tun };
   if (flowsName !== null) ensureFlows(folder, flowsName);
   ensureFlows(folder, TRACE_FLOWS);
   using trace = TraceFile.own(folder, TRACE, queues.length + 1, traceRecords(traceRate));
@@ -93,7 +100,7 @@ async function balance(options: ParsedOptions, io: Io, { mode }: { mode: "lb" | 
   using monitor = new QueueMonitor(counters, queues, (loss) => log.log("warning", lossLine(loss)));
   const served = sockets.map((socket, worker) => ({
     socket,
-    settings: workerSettings(options, { folder, socket, worker, running, traceRate }),
+    settings: workerSettings({ ...shared, socket, worker }),
   }));
   let end: (exitCode: number) => void = () => {};
   const ended = new Promise<number>((resolve) => {
@@ -107,7 +114,8 @@ async function balance(options: ParsedOptions, io: Io, { mode }: { mode: "lb" | 
       end(1);
     },
   });
-  io.out(fragmentLine(running));
+  io.out(fragmentLine(running.fragments));
+  const endSweeping = sweepFragments(fragments, counters);
   const endHousekeeping = keepHouse({ folder, flowsName, trace, counters, log });
   process.on("SIGTERM", () => end(0));
   process.on("SIGINT", () => end(0));
@@ -124,6 +132,7 @@ async function balance(options: ParsedOptions, io: Io, { mode }: { mode: "lb" | 
     return await ended;
   } finally {
     endHousekeeping();
+    endSweeping();
     const hasStopped = await threads.stop();
     monitor.sample(readQueueStates());
     if (!hasStopped) process.exit(1); // a thread hangs: it would hold up the end of the process
@@ -140,12 +149,11 @@ async function listenForFlows(address: FlowAddress, state: FlowSocketState): Pro
 }
 
 /** Binds all queues or none. @throws {CommandError} another process has one, or CAP_NET_ADMIN is missing */
-function bindQueues(options: ParsedOptions, queues: readonly number[]): readonly QueueSocket[] {
+function bindQueues(options: ParsedOptions, queues: readonly number[], copyBytes: number): readonly QueueSocket[] {
   const sockets: QueueSocket[] = [];
   for (const queueNumber of queues) {
     try {
       const maxPackets = numberOption(options, "qlength", 1024, 1, MAX_U32);
-      const copyBytes = copyRange(options);
       sockets.push(
         new QueueSocket({ queueNumber, maxPackets, copyBytes, isFailOpen: options.values.has("fail_open") }),
       );
@@ -157,9 +165,9 @@ function bindQueues(options: ParsedOptions, queues: readonly number[]): readonly
   return sockets;
 }
 
-/** Bytes of a packet that are copied out. */
-function copyRange(options: ParsedOptions): number {
-  return Math.min(numberOption(options, "mtu", 1500, MIN_MTU, 65_535), COPY_BYTES);
+/** Bytes of a packet that are copied out: whole packets only where some are held. */
+function copyRange({ fragments: { mtu, slots } }: RunningOptions): number {
+  return slots > 0 ? mtu : Math.min(mtu, COPY_BYTES);
 }
 
 function describeError(error: unknown): string {
@@ -192,38 +200,41 @@ function readRunningOptions(options: ParsedOptions, queues: readonly number[], m
     noTargetFwmark: numberOption(options, "notargets_fwmark", -1, -1, MAX_FWMARK),
     isPromiscuousPing: options.values.has("promiscuous_ping"),
     tierName: options.values.has("lbshm") ? regionName(options, "lbshm", "") : null,
-    fragments: {
-      size: numberOption(options, "ft_size", 500, 1, 1 << 22),
-      buckets: numberOption(options, "ft_buckets", 500, 0, 1 << 22),
-      lifetimeMs: numberOption(options, "ft_ttl", 200, 1, MAX_U32),
-      mtu: numberOption(options, "mtu", 1500, MIN_MTU, 65_535),
-    },
+    fragments: readFragmentSettings(options, queues.length),
   };
 }
 
-function workerSettings(
-  options: ParsedOptions,
-  own: { folder: string; socket: QueueSocket; worker: number; running: RunningOptions; traceRate: number },
-): WorkerSettings {
-  const { folder, socket, worker, running, traceRate } = own;
-  const { size, buckets, lifetimeMs } = running.fragments;
+function workerSettings(own: {
+  folder: string;
+  socket: QueueSocket;
+  worker: number;
+  running: RunningOptions;
+  traceRate: number;
+  fragments: FragmentMemory;
+  tierInterfaces: readonly number[];
+  tun: TunDevice | null;
+}): WorkerSettings {
+  const { folder, socket, worker, running, traceRate, fragments, tierInterfaces, tun } = own;
+  const { fd, portId, queueNumber } = socket;
+  const { slots, mtu } = running.fragments;
   return {
     folder,
     countersName: COUNTERS,
     worker,
-    queue: { fd: socket.fd, queueNumber: socket.queueNumber, copyBytes: copyRange(options) },
+    queue: { fd, portId, queueNumber, copyBytes: copyRange(running) },
     flowsName: running.flowsName,
     streamName: running.streamName,
     tierName: running.tierName,
     udpEncapPort: running.udpEncapPort,
     decider: running,
-    fragments: { capacity: size + buckets, lifetimeMs },
+    tierInterfaces,
+    fragments,
+    hold:
+      tun === null || slots === 0
+        ? null
+        : { slots, slotBytes: mtu, tun: { fd: tun.fd, interfaceIndex: tun.interfaceIndex } },
     trace: { name: TRACE, rulesName: TRACE_FLOWS, packetsPerSecond: traceRate },
   };
-}
-
-function fragmentLine({ fragments: { size, buckets, mtu, lifetimeMs } }: RunningOptions): string {
-  return `FragTable; size=${size}, buckets=${buckets}, frag=0, mtu=${mtu}, ttl=${lifetimeMs}\n`;
 }
 
 function queueLine(options: ParsedOptions, { receiveBufferBytes, receiveBufferAsked }: QueueSocket): string {

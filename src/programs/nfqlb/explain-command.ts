@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs";
-import { Decider, type DeciderOptions, FragmentTable, StreamTables, TableView } from "#dataplane";
+import { Decider, type DeciderOptions, StreamTables, soloFragments, TableView } from "#dataplane";
 import { Classification } from "#flow";
 import { COUNTER_RULE_SLOTS, readFlows } from "#tables";
 import { type CapturedPacket, readCapture } from "./capture.js";
@@ -9,6 +9,9 @@ import { DEFAULT_FLOWS } from "./names.js";
 import type { OptionSpec, ParsedOptions } from "./options.js";
 import { runningOptions } from "./running.js";
 import { parseEndpoint, parsePortProtocol, tuplePacket } from "./tuple.js";
+
+/** A capture may hold many packets, and its fragments are as far apart as they are in the file. */
+const FRAGMENTS = { size: 65_536, buckets: 0, lifetimeMs: 60_000, isForgetful: true };
 
 const options: readonly OptionSpec[] = [
   { name: "proto", kind: "value", help: "tcp, udp or sctp" },
@@ -107,10 +110,10 @@ function openExplainer(parsed: ParsedOptions, env: NodeJS.ProcessEnv) {
     program: single === null ? new Int32Array(0) : null,
     udpEncapPort: single === null ? 0 : numberOption(parsed, "sctp_encap", running.udpEncapPort, 0, 65_535),
     streams,
-    fragments: new FragmentTable(65_536, 60_000),
+    fragments: soloFragments(FRAGMENTS, () => performance.now()),
     tier,
+    isHandedOver: () => false,
     hits: new Float64Array(COUNTER_RULE_SLOTS),
-    nowMs: () => performance.now(),
   });
   const explain = ({ n, etherType, bytes }: CapturedPacket): Explanation => {
     view.enter(decider);

@@ -1,5 +1,6 @@
 import type { DeciderOptions } from "#dataplane";
 import { readDataPlane } from "#tables";
+import type { FragmentSettings } from "./fragment-options.js";
 import { COUNTERS, DEFAULT_FLOWS } from "./names.js";
 
 /** Options of a data plane that decide where packets go, and the queues it serves. It leaves them beside its counters. */
@@ -12,13 +13,7 @@ export type RunningOptions = DeciderOptions & {
   readonly udpEncapPort: number;
   /** Table of the load balancer tier, or null. */
   readonly tierName: string | null;
-  /** Records of fragments: --ft_size and --ft_buckets, their lifetime, and the MTU as given. */
-  readonly fragments: {
-    readonly size: number;
-    readonly buckets: number;
-    readonly lifetimeMs: number;
-    readonly mtu: number;
-  };
+  readonly fragments: FragmentSettings;
 };
 
 const DEFAULTS: RunningOptions = {
@@ -31,7 +26,7 @@ const DEFAULTS: RunningOptions = {
   noTargetFwmark: -1,
   isPromiscuousPing: false,
   tierName: null,
-  fragments: { size: 500, buckets: 500, lifetimeMs: 200, mtu: 1500 },
+  fragments: { size: 500, buckets: 500, lifetimeMs: 200, isForgetful: false, mtu: 1500, slots: 0 },
 };
 
 /** The options as the text that goes into the counter file. */

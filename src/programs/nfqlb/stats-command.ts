@@ -1,10 +1,22 @@
 import { OUTCOME } from "#dataplane";
 import {
   COUNTER_BATCHES,
+  COUNTER_FRAGMENT_BUCKETS,
+  COUNTER_FRAGMENT_COLLISIONS,
+  COUNTER_FRAGMENT_COMPLETED,
+  COUNTER_FRAGMENT_CUT,
+  COUNTER_FRAGMENT_DISCARDED,
   COUNTER_FRAGMENT_EXPIRED,
+  COUNTER_FRAGMENT_HELD,
+  COUNTER_FRAGMENT_HELD_NOW,
   COUNTER_FRAGMENT_INSERTS,
+  COUNTER_FRAGMENT_LIVE,
+  COUNTER_FRAGMENT_LIVE_EXTRA,
   COUNTER_FRAGMENT_LOOKUPS,
+  COUNTER_FRAGMENT_REINJECT_FAILURES,
   COUNTER_FRAGMENT_REJECTED,
+  COUNTER_FRAGMENT_STRAY,
+  COUNTER_FRAGMENT_SWEPT,
   COUNTER_KERNEL_ERRORS,
   COUNTER_OUTCOMES,
   COUNTER_OVERRUNS,
@@ -47,33 +59,56 @@ export const STATS_COMMAND: Command = {
         },
         waiting: counters.sumSample(SAMPLE_WAITING),
         threadStarts: counters.sum(COUNTER_STARTS),
+        fragments: fragmentCounters(counters),
       };
       io.out(`${JSON.stringify(all, null, 2)}\n`);
       return 0;
     }
-    const rejected = counters.sum(COUNTER_FRAGMENT_REJECTED);
     const fields: readonly (readonly [string, number])[] = [
       ["hsize", fragments.size],
       ["ttlMillis", fragments.lifetimeMs],
-      ["collisions", 0],
+      ["collisions", counters.sum(COUNTER_FRAGMENT_COLLISIONS)],
       ["inserts", counters.sum(COUNTER_FRAGMENT_INSERTS)],
-      ["rejected", rejected],
+      ["rejected", counters.sum(COUNTER_FRAGMENT_REJECTED)],
       ["lookups", counters.sum(COUNTER_FRAGMENT_LOOKUPS)],
-      ["objGC", counters.sum(COUNTER_FRAGMENT_EXPIRED)],
+      ["objGC", expired(counters)],
       ["mtu", fragments.mtu],
       ["bucketsMax", fragments.buckets],
-      ["bucketsAllocated", 0],
-      ["bucketsUsed", 0],
-      ["fragsMax", 0],
-      ["fragsAllocated", 0],
-      ["fragsDiscarded", 0],
-      ["reAssembled", 0],
+      ["bucketsAllocated", counters.sum(COUNTER_FRAGMENT_BUCKETS)],
+      ["bucketsUsed", counters.sum(COUNTER_FRAGMENT_LIVE_EXTRA)],
+      ["fragsMax", fragments.slots * counters.workers],
+      ["fragsAllocated", counters.sum(COUNTER_FRAGMENT_HELD)],
+      ["fragsDiscarded", counters.sum(COUNTER_FRAGMENT_DISCARDED)],
+      ["reAssembled", counters.sum(COUNTER_FRAGMENT_COMPLETED)],
     ];
     const lines = fields.map(([name, value]) => `  ${`"${name}":`.padEnd(19)} ${value}`);
     io.out(`{\n${lines.join(",\n")}\n}\n`);
     return 0;
   },
 };
+
+/** Records that outlived their time, whoever freed them. */
+function expired(counters: CounterFile): number {
+  return counters.sum(COUNTER_FRAGMENT_EXPIRED) + counters.sum(COUNTER_FRAGMENT_SWEPT);
+}
+
+/** Every counter about fragments, by its own name. */
+function fragmentCounters(counters: CounterFile): Readonly<Record<string, number>> {
+  return {
+    lookups: counters.sum(COUNTER_FRAGMENT_LOOKUPS),
+    records: counters.sum(COUNTER_FRAGMENT_INSERTS),
+    recordsNow: counters.sum(COUNTER_FRAGMENT_LIVE),
+    completed: counters.sum(COUNTER_FRAGMENT_COMPLETED),
+    expired: expired(counters),
+    displaced: counters.sum(COUNTER_FRAGMENT_REJECTED),
+    held: counters.sum(COUNTER_FRAGMENT_HELD),
+    heldNow: counters.sum(COUNTER_FRAGMENT_HELD_NOW),
+    heldDiscarded: counters.sum(COUNTER_FRAGMENT_DISCARDED),
+    tooLongToHold: counters.sum(COUNTER_FRAGMENT_CUT),
+    reinjectFailures: counters.sum(COUNTER_FRAGMENT_REINJECT_FAILURES),
+    reinjectedInVain: counters.sum(COUNTER_FRAGMENT_STRAY),
+  };
+}
 
 function openCounters(folder: string, shownName: string): CounterFile {
   try {
