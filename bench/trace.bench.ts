@@ -3,7 +3,17 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Decider, LoopCounters, RuleView, runLoop, StreamTables, soloFragments, TableView, TraceTap } from "#dataplane";
+import {
+  Decider,
+  LoopCounters,
+  QuotedFragments,
+  RuleView,
+  runLoop,
+  StreamTables,
+  soloFragments,
+  TableView,
+  TraceTap,
+} from "#dataplane";
 import { Classification, parseFlowRule, setFlow } from "#flow";
 import type { PacketBatch, VerdictBuffer } from "#netlink/queue";
 import {
@@ -89,6 +99,7 @@ const decider = new Decider({
   udpEncapPort: 0,
   streams,
   fragments,
+  quoted: new QuotedFragments(200, () => performance.now()),
   tier: null,
   isHandedOver: () => false,
   hits: block.ruleHits,

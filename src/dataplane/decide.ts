@@ -1,7 +1,17 @@
 import { type Classification, classify } from "#flow";
-import { hashAddresses, hashKey, Packet, parse, RC_FIRST_FRAGMENT, RC_LATER_FRAGMENT, UNUSABLE } from "#packet";
+import {
+  hashAddresses,
+  hashKey,
+  Packet,
+  parse,
+  RC_FIRST_FRAGMENT,
+  RC_ICMP_ERROR,
+  RC_LATER_FRAGMENT,
+  UNUSABLE,
+} from "#packet";
 import { type Fragments, HELD_FRAGMENT } from "./fragments.js";
 import { OUTCOME, type Outcome } from "./outcome.js";
+import type { QuotedFragments } from "./quoted-fragments.js";
 import type { StreamTables } from "./stream-tables.js";
 
 const UDP = 17;
@@ -44,6 +54,7 @@ export class Decider {
   readonly #options: DeciderOptions;
   readonly #streams: StreamTables;
   readonly #fragments: Fragments;
+  readonly #quoted: QuotedFragments;
   readonly #tier: StreamTables | null;
   readonly #isHandedOver: (start: number) => boolean;
   readonly #udpEncapPort: number;
@@ -60,6 +71,8 @@ export class Decider {
     readonly udpEncapPort: number;
     readonly streams: StreamTables;
     readonly fragments: Fragments;
+    /** Where errors about fragments went. */
+    readonly quoted: QuotedFragments;
     /** Table of the tier's balancers, keyed by addresses, or null. nfqlb: --lbshm. */
     readonly tier: StreamTables | null;
     /** Whether another balancer of the tier has handed the fragment at `start` to this one: no fragment travels twice. */
@@ -73,6 +86,7 @@ export class Decider {
     this.#udpEncapPort = parts.udpEncapPort;
     this.#streams = parts.streams;
     this.#fragments = parts.fragments;
+    this.#quoted = parts.quoted;
     this.#tier = parts.tier;
     this.hits = parts.hits;
     this.#isHandedOver = parts.isHandedOver;
@@ -89,7 +103,7 @@ export class Decider {
     this.lookupIndex = NONE;
     this.activeIndex = NONE;
     let rc = parse(bytes, start, end, etherType, this.#udpEncapPort, packet);
-    if (rc === UNUSABLE) return this.#answer(OUTCOME.unusable, NONE);
+    if (rc === UNUSABLE) return this.#quotedLater();
     if ((rc & (RC_FIRST_FRAGMENT | RC_LATER_FRAGMENT)) !== 0) {
       const other = this.#tierFwmark(start);
       if (other !== NONE) return this.#answer(OUTCOME.tier, other);
@@ -104,7 +118,7 @@ export class Decider {
       const udpEncapPort = this.#classification.udpEncapPort;
       if (udpEncapPort !== 0 && packet.protocol === UDP && packet.destinationPort === udpEncapPort) {
         rc = parse(bytes, start, end, etherType, udpEncapPort, packet);
-        if (rc === UNUSABLE) return this.#answer(OUTCOME.unusable, NONE);
+        if (rc === UNUSABLE) return this.#quotedLater();
         this.#classify(bytes, end);
       }
       if (this.rule < 0) return this.#answer(OUTCOME.noFlow, this.#options.noFlowFwmark);
@@ -114,13 +128,24 @@ export class Decider {
     }
     const fwmark = this.#lookUp();
     if (fwmark < 0) return this.#answer(OUTCOME.noTarget, this.#options.noTargetFwmark);
-    if ((rc & RC_FIRST_FRAGMENT) !== 0) this.#fragments.first(packet, bytes, start, end, etherType, fwmark);
+    if ((rc & (RC_FIRST_FRAGMENT | RC_ICMP_ERROR)) !== 0) {
+      // Later fragments of the packet, or errors about them, go the way of the first.
+      if ((rc & RC_FIRST_FRAGMENT) !== 0) this.#fragments.first(packet, bytes, start, end, etherType, fwmark);
+      else if (packet.quotedFragment === RC_FIRST_FRAGMENT) this.#quoted.record(packet, fwmark);
+    }
     return this.#answer(OUTCOME.forwarded, fwmark);
   }
 
   #answer(outcome: Outcome, fwmark: number): number {
     this.outcome = outcome;
     return fwmark;
+  }
+
+  /** An unusable packet can still be an error about a fragment whose first one is known. */
+  #quotedLater(): number {
+    const { packet } = this;
+    const fwmark = packet.quotedFragment === RC_LATER_FRAGMENT ? this.#quoted.find(packet) : NONE;
+    return this.#answer(fwmark < 0 ? OUTCOME.unusable : OUTCOME.fragment, fwmark);
   }
 
   #classify(bytes: Uint8Array, end: number): void {

@@ -6,6 +6,7 @@ export { Decider, type DeciderOptions } from "./decide.js";
 export { createFragmentMemory, type FragmentMemory, FragmentSweeper } from "./fragment-memory.js";
 export { type Fragments, soloFragments } from "./fragments.js";
 export { OUTCOME, OUTCOME_TEXT } from "./outcome.js";
+export { QuotedFragments } from "./quoted-fragments.js";
 export { RuleView } from "./rule-view.js";
 export { runLoop } from "./run.js";
 export { StreamTables } from "./stream-tables.js";

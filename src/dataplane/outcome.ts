@@ -4,7 +4,7 @@
  */
 export const OUTCOME = {
   forwarded: 0,
-  /** A later fragment that follows its first one. */
+  /** A later fragment that follows its first one, or an error about one that follows the error about the first. */
   fragment: 1,
   /** Handed to the balancer of the tier that owns the packet's addresses. */
   tier: 2,

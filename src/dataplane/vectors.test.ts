@@ -13,7 +13,7 @@ import {
   updateFlows,
   updateStreamTable,
 } from "#tables";
-import { Decider, StreamTables, soloFragments, TableView } from "./index.js";
+import { Decider, QuotedFragments, StreamTables, soloFragments, TableView } from "./index.js";
 
 type Step = { name: string; l3: string; packet: string; fw: number; defect?: string; correct?: { fw: number } };
 type Scenario = {
@@ -105,6 +105,7 @@ test.each(decisions)("each packet of the scenario gets nfqlb's fwmark, or the ri
     udpEncapPort: number("sctp_encap", 0),
     streams,
     fragments: soloFragments({ size: 500, buckets: 500, lifetimeMs: 4000, isForgetful: false }, () => 1),
+    quoted: new QuotedFragments(4000, () => 1),
     tier,
     isHandedOver: () => false,
     hits: new Float64Array(COUNTER_RULE_SLOTS),

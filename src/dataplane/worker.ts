@@ -7,6 +7,7 @@ import { LoopCounters } from "./counters.js";
 import { Decider, type DeciderOptions } from "./decide.js";
 import { type FragmentMemory, monotonicClock } from "./fragment-memory.js";
 import { Fragments, type HoldOptions } from "./fragments.js";
+import { QuotedFragments } from "./quoted-fragments.js";
 import { RuleView } from "./rule-view.js";
 import { runLoop } from "./run.js";
 import { StreamTables } from "./stream-tables.js";
@@ -85,6 +86,7 @@ export function serveQueue(settings: WorkerSettings, stop: Int32Array, onReady: 
     udpEncapPort: settings.udpEncapPort,
     streams,
     fragments,
+    quoted: new QuotedFragments(settings.fragments.lifetimeMs, () => performance.now()),
     tier,
     isHandedOver: (start) => handedOver.length > 0 && handedOver.includes(batch.inputInterface(start)),
     hits: block.ruleHits,

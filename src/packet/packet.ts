@@ -10,7 +10,7 @@ export const RC_ADDRESSES_ONLY = 32;
 
 /**
  * What `parse` learned of a packet. One object is used for all packets; every field is overwritten by the next parse.
- * After {@link UNUSABLE} only `rc` means something.
+ * After {@link UNUSABLE} only `rc` and `quotedFragment` mean something.
  */
 export class Packet {
   /**
@@ -32,9 +32,15 @@ export class Packet {
   destinationPort = 0;
   /** ICMP type 8 or ICMPv6 type 128 as the packet's own type. */
   isEchoRequest = false;
-  /** Identification of a fragment: 16 bits in IPv4, 32 in IPv6; else 0. */
+  /** Identification of a fragment, also of one that an ICMP error quotes: 16 bits in IPv4, 32 in IPv6; else 0. */
   fragmentId = 0;
-  /** What a fragment's identity holds besides addresses and identification: IPv4 the protocol, IPv6 0. */
+  /**
+   * RC_FIRST_FRAGMENT or RC_LATER_FRAGMENT when the packet is an ICMP error that quotes such a one, else 0. A quoted
+   * later fragment of TCP, UDP or SCTP makes its error UNUSABLE; the key's addresses, `fragmentId` and `l3Protocol` are
+   * valid all the same, for who knows more of the quoted packet.
+   */
+  quotedFragment = 0;
+  /** What a fragment's (or quoted packet's) identity has beside addresses and identification: IPv4 the protocol, IPv6 0. */
   l3Protocol = 0;
   /** Index of the packet's own (outer) L4 header in the bytes parsed, and its protocol; -1 in a later fragment. */
   l4Offset = -1;

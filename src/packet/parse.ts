@@ -36,7 +36,8 @@ const inner = new Walk();
  *
  * Equal to nfqlb 1.2.0 (src/lib/iputils.c) but for its defects: bounds are inclusive, extension headers are walked as
  * RFC 8200 says, first fragments have their real ports, an atomic fragment (RFC 6946) is no fragment, ICMP errors are
- * types 3, 4, 5, 11, 12 and ICMPv6 1…4, and a quoted later fragment has no ports.
+ * types 3, 4, 5, 11, 12 and ICMPv6 1…4, and a quoted later fragment has no ports. IPv6 extension headers are bounded in
+ * number and length, in quoted packets too.
  *
  * @param etherType ETHERTYPE_IPV4 or ETHERTYPE_IPV6, anything else is unusable
  * @param udpEncapPort UDP destination port whose payload is SCTP, 0 = none
@@ -52,6 +53,7 @@ export function parse(
 ): number {
   out.isEchoRequest = false;
   out.fragmentId = 0;
+  out.quotedFragment = 0;
   const rc =
     etherType === ETHERTYPE_IPV4
       ? parseIpv4(bytes, start, end, udpEncapPort, out)
@@ -183,9 +185,15 @@ function parseQuotedIpv4(bytes: Uint8Array, quoted: number, end: number, udpEnca
   if (quoted + 20 > end) return UNUSABLE;
   const words = bytes[quoted]! & 0x0f;
   if (words < 5) return UNUSABLE;
+  const protocol = bytes[quoted + 9]!;
   out.setAddresses4(bytes, quoted + 16, quoted + 12);
-  const isLater = (be16(bytes, quoted + 6) & OFFSET_MASK) !== 0;
-  return parseQuotedTransport(bytes, quoted + words * 4, end, bytes[quoted + 9]!, isLater, udpEncapPort, out);
+  out.l3Protocol = protocol;
+  const fragment = be16(bytes, quoted + 6) & FRAGMENT_MASK;
+  if (fragment !== 0) {
+    out.fragmentId = be16(bytes, quoted + 4);
+    out.quotedFragment = (fragment & OFFSET_MASK) !== 0 ? RC_LATER_FRAGMENT : RC_FIRST_FRAGMENT;
+  }
+  return parseQuotedTransport(bytes, quoted + words * 4, end, protocol, udpEncapPort, out);
 }
 
 function parseQuotedIpv6(bytes: Uint8Array, quoted: number, end: number, udpEncapPort: number, out: Packet): number {
@@ -193,8 +201,15 @@ function parseQuotedIpv6(bytes: Uint8Array, quoted: number, end: number, udpEnca
   const l4 = walkIpv6(bytes, quoted, end, inner);
   if (l4 === WALK_FAILED) return UNUSABLE;
   out.setAddresses6(bytes, quoted + 24, quoted + 8);
-  const isLater = inner.fragmentHeader >= 0 && fragmentOffset(bytes, inner.fragmentHeader) !== 0;
-  return parseQuotedTransport(bytes, l4, end, inner.protocol, isLater, udpEncapPort, out);
+  const header = inner.fragmentHeader;
+  if (header >= 0) {
+    const isLater = fragmentOffset(bytes, header) !== 0;
+    if (isLater || (bytes[header + 3]! & 1) !== 0) {
+      out.fragmentId = ((be16(bytes, header + 4) << 16) | be16(bytes, header + 6)) >>> 0;
+      out.quotedFragment = isLater ? RC_LATER_FRAGMENT : RC_FIRST_FRAGMENT;
+    }
+  }
+  return parseQuotedTransport(bytes, l4, end, inner.protocol, udpEncapPort, out);
 }
 
 function parseQuotedTransport(
@@ -202,7 +217,6 @@ function parseQuotedTransport(
   l4: number,
   end: number,
   protocol: number,
-  isLater: boolean,
   udpEncapPort: number,
   out: Packet,
 ): number {
@@ -210,7 +224,7 @@ function parseQuotedTransport(
     out.setTransport(protocol, 0, 0, 0);
     return RC_ICMP_ERROR | RC_ADDRESSES_ONLY;
   }
-  if (isLater || l4 + 4 > end) return UNUSABLE;
+  if (out.quotedFragment === RC_LATER_FRAGMENT || l4 + 4 > end) return UNUSABLE;
   const sourcePort = be16(bytes, l4);
   if (udpEncapPort !== 0 && protocol === UDP && sourcePort === udpEncapPort) {
     const sctp = l4 + UDP_HEADER_BYTES;

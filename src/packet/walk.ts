@@ -4,7 +4,15 @@ const FRAGMENT = 44;
 const DESTINATION_OPTIONS = 60;
 const FRAGMENT_HEADER_BYTES = 8;
 
-/** `walkIpv6` found bytes missing, or a second Fragment header. */
+/** Extension headers that a packet may have. RFC 8200 section 4.1 has a use for seven. */
+export const MAX_EXTENSION_HEADERS = 16;
+/**
+ * Their bytes in all. Of the 256 bytes that the kernel copies out an ICMPv6 error needs 40 + 8 for itself, 40 for the
+ * header it quotes and 12 for the ports (of SCTP behind UDP): 156 are left, and headers come in steps of 8.
+ */
+export const MAX_EXTENSION_BYTES = 152;
+
+/** `walkIpv6` found bytes missing, a second Fragment header, or more headers than the bounds allow. */
 export const WALK_FAILED = -1;
 
 /** Where a walk over IPv6 extension headers ended. One object per use, overwritten by the next walk. */
@@ -18,10 +26,9 @@ export class Walk {
 /**
  * Walks the extension headers of the IPv6 packet at `start` to its L4 header (RFC 8200 section 4): Hop-by-Hop, Routing
  * and Destination Options are (length byte + 1) * 8 bytes, a Fragment header is 8. A Fragment header with an offset ends
- * the walk: what follows it is payload. AH, ESP and everything unknown end it too. At most one Fragment header.
- *
- * Every step advances by 8 bytes at least and stays inside the packet, so the walk ends, and the packet's length bounds
- * the number and the length of the headers.
+ * the walk: what follows it is payload. AH, ESP and everything unknown end it too; AH is the protocol of its packet, as
+ * in IPv4 and in nfqlb (docs/decisions/0026). At most one Fragment header, {@link MAX_EXTENSION_HEADERS} headers and
+ * {@link MAX_EXTENSION_BYTES} bytes of them.
  *
  * @param end index behind the packet's last byte; the caller has checked start + 40 <= end
  * @returns index of the L4 header (may equal `end`), or {@link WALK_FAILED}
@@ -29,15 +36,17 @@ export class Walk {
 export function walkIpv6(bytes: Uint8Array, start: number, end: number, walk: Walk): number {
   let protocol = bytes[start + 6]!;
   let offset = start + 40;
+  const limit = Math.min(end, offset + MAX_EXTENSION_BYTES);
   walk.fragmentHeader = -1;
-  for (;;) {
+  for (let headers = 0; ; headers++) {
     if (protocol === HOP_BY_HOP || protocol === ROUTING || protocol === DESTINATION_OPTIONS) {
-      if (offset + 2 > end) return WALK_FAILED;
+      if (headers === MAX_EXTENSION_HEADERS || offset + 2 > limit) return WALK_FAILED;
       protocol = bytes[offset]!;
       offset += (bytes[offset + 1]! + 1) * 8;
-      if (offset > end) return WALK_FAILED;
+      if (offset > limit) return WALK_FAILED;
     } else if (protocol === FRAGMENT) {
-      if (walk.fragmentHeader >= 0 || offset + FRAGMENT_HEADER_BYTES > end) return WALK_FAILED;
+      if (headers === MAX_EXTENSION_HEADERS || offset + FRAGMENT_HEADER_BYTES > limit) return WALK_FAILED;
+      if (walk.fragmentHeader >= 0) return WALK_FAILED;
       walk.fragmentHeader = offset;
       protocol = bytes[offset]!;
       if (fragmentOffset(bytes, offset) !== 0) break;

@@ -1,7 +1,7 @@
 // Mutated packets against the slow model; run bundled. Arguments: number of packets, seed. Prints one JSON object.
 import { readFileSync } from "node:fs";
 import { Classification, classify, compile, parseFlowRule } from "#flow";
-import { hashAddresses, hashKey, Packet, parse } from "#packet";
+import { hashAddresses, hashKey, Packet, parse, RC_FIRST_FRAGMENT, RC_LATER_FRAGMENT } from "#packet";
 import { scan } from "../oracle/flow-scan.js";
 import { djb2Model, understand } from "../oracle/packet-model.js";
 
@@ -26,6 +26,7 @@ const seeds = vectors.packets.map(({ packet, l3 }) => ({
 const PROTOCOLS = [0, 1, 6, 17, 43, 44, 47, 50, 51, 58, 59, 60, 132, 135];
 const INTERESTING = [0, 1, 2, 3, 4, 5, 7, 8, 11, 12, 0x1f, 0x20, 0x45, 0x60, 127, 128, 129, 255];
 const BEFORE = 64;
+const QUOTED = { none: 0, first: RC_FIRST_FRAGMENT, later: RC_LATER_FRAGMENT };
 
 const rules = [
   parseFlowRule({ name: "a", target: "t", priority: "9", protocols: "tcp", match: "tcp[13:1]&0x12=0x02" }),
@@ -92,6 +93,8 @@ for (let n = 0; n < count; n++) {
     );
   };
   if (rc !== want.rc) fail("rc");
+  if (packet.quotedFragment !== QUOTED[want.quoted]) fail("quoted fragment");
+  if (want.quoted !== "none" && packet.fragmentId !== want.fragmentId) fail("identification of the quoted packet");
   kinds.set(rc, (kinds.get(rc) ?? 0) + 1);
   if (rc >= 0) {
     usable++;

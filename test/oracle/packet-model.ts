@@ -1,7 +1,17 @@
 // What a packet means, written a second time from the RFCs and the compatibility rules, slowly and in other shapes than
 // src/packet: bytes are consumed from a list, and any read beyond its end makes the packet unusable.
 
-export type Understood = { readonly rc: number; readonly key: string; readonly fragmentId: number };
+export type Understood = {
+  readonly rc: number;
+  readonly key: string;
+  readonly fragmentId: number;
+  /** Which kind of fragment an ICMP error quotes. */
+  readonly quoted: "none" | "first" | "later";
+};
+
+/** Bounds on the extension headers of an IPv6 packet. */
+const MOST_HEADERS = 16;
+const MOST_HEADER_BYTES = 152;
 
 class Missing extends Error {}
 
@@ -61,15 +71,18 @@ function network(bytes: Bytes, is4: boolean): Network {
   let fragment: Network["fragment"] = "none";
   let id = 0;
   let hasFragmentHeader = false;
+  const lengths: number[] = [];
   for (;;) {
     if (protocol === 0 || protocol === 43 || protocol === 60) {
       const next = rest.at(0);
-      rest = rest.from((rest.at(1) + 1) * 8);
+      lengths.push((rest.at(1) + 1) * 8);
+      rest = rest.from(lengths.at(-1)!);
       protocol = next;
     } else if (protocol === 44) {
       if (hasFragmentHeader) throw new Missing();
       hasFragmentHeader = true;
       const header = rest.list(0, 8);
+      lengths.push(8);
       protocol = header[0]!;
       const field = rest.word(2);
       const isLater = Math.floor(field / 8) !== 0;
@@ -81,6 +94,8 @@ function network(bytes: Bytes, is4: boolean): Network {
       rest = rest.from(8);
     } else break;
   }
+  if (lengths.length > MOST_HEADERS || lengths.reduce((sum, one) => sum + one, 0) > MOST_HEADER_BYTES)
+    throw new Missing();
   return { source: bytes.list(8, 16), destination: bytes.list(24, 16), protocol, payload: rest, fragment, id };
 }
 
@@ -105,39 +120,56 @@ export function understand(bytes: readonly number[], etherType: number, udpEncap
     if (etherType !== 0x0800 && etherType !== 0x86dd) throw new Missing();
     return transport(network(new Bytes(bytes), etherType === 0x0800), etherType === 0x0800, udpEncapPort);
   } catch (error) {
-    if (error instanceof Missing) return { rc: -1, key: "", fragmentId: 0 };
+    if (error instanceof Missing) return { rc: -1, key: "", fragmentId: 0, quoted: "none" };
     throw error;
   }
 }
 
 function transport(packet: Network, is4: boolean, encap: number): Understood {
   const { source, destination, protocol, payload, fragment, id } = packet;
+  const quoted = "none";
   if (fragment === "later") {
     const idBytes = is4 ? [id >> 8, id & 255, 0, 0] : [id >>> 24, (id >>> 16) & 255, (id >>> 8) & 255, id & 255];
-    return { rc: 2, key: keyOf(source, destination, [...idBytes, 0, 0, 0, 0]), fragmentId: id };
+    return { rc: 2, key: keyOf(source, destination, [...idBytes, 0, 0, 0, 0]), fragmentId: id, quoted };
   }
   const first = fragment === "first" ? 1 : 0;
   const fragmentId = first === 1 ? id : 0;
   if (hasPorts(protocol)) {
     const ports = payload.list(0, 4);
     if (encap !== 0 && protocol === 17 && payload.word(2) === encap) {
-      return { rc: first + 4, key: keyOf(source, destination, [0, 0, 132, 0, ...payload.list(8, 4)]), fragmentId };
+      const tail = [0, 0, 132, 0, ...payload.list(8, 4)];
+      return { rc: first + 4, key: keyOf(source, destination, tail), fragmentId, quoted };
     }
-    return { rc: first, key: keyOf(source, destination, [0, 0, protocol, 0, ...ports]), fragmentId };
+    return { rc: first, key: keyOf(source, destination, [0, 0, protocol, 0, ...ports]), fragmentId, quoted };
   }
-  if (protocol !== (is4 ? 1 : 58))
-    return { rc: first + 32, key: keyOf(source, destination, [0, 0, protocol, 0, 0, 0, 0, 0]), fragmentId };
+  if (protocol !== (is4 ? 1 : 58)) {
+    const tail = [0, 0, protocol, 0, 0, 0, 0, 0];
+    return { rc: first + 32, key: keyOf(source, destination, tail), fragmentId, quoted };
+  }
   const type = payload.at(0);
   if ((is4 ? [3, 4, 5, 11, 12] : [1, 2, 3, 4]).includes(type)) {
     if (first === 1) throw new Missing();
-    return quoted(network(payload.from(8), is4), encap);
+    return errorAbout(network(payload.from(8), is4), encap);
   }
   const identifier = type === (is4 ? 8 : 128) ? payload.list(4, 2) : [0, 0];
-  return { rc: first + 16, key: keyOf(source, destination, [...identifier, protocol, 0, 0, 0, 0, 0]), fragmentId };
+  const tail = [...identifier, protocol, 0, 0, 0, 0, 0];
+  return { rc: first + 16, key: keyOf(source, destination, tail), fragmentId, quoted };
 }
 
-function quoted({ source, destination, protocol, payload, fragment }: Network, encap: number): Understood {
-  const turned = (rc: number, tail: number[]) => ({ rc, key: keyOf(destination, source, tail), fragmentId: 0 });
+function errorAbout(about: Network, encap: number): Understood {
+  try {
+    return turnRound(about, encap);
+  } catch (error) {
+    if (!(error instanceof Missing)) throw error;
+    return { rc: -1, key: "", fragmentId: about.fragment === "none" ? 0 : about.id, quoted: about.fragment };
+  }
+}
+
+function turnRound({ source, destination, protocol, payload, fragment, id }: Network, encap: number): Understood {
+  const fragmentId = fragment === "none" ? 0 : id;
+  const turned = (rc: number, tail: number[]) => {
+    return { rc, key: keyOf(destination, source, tail), fragmentId, quoted: fragment };
+  };
   if (!hasPorts(protocol)) return turned(40, [0, 0, protocol, 0, 0, 0, 0, 0]);
   if (fragment === "later") throw new Missing();
   const [a, b, c, d] = payload.list(0, 4) as [number, number, number, number];

@@ -30,9 +30,9 @@ const MAX_TRACE_RATE = 100_000;
 const MIN_TRACE_RECORDS = 1_024;
 const MAX_TRACE_RECORDS = 65_536;
 /**
- * Bytes of a packet that the kernel copies out. Enough for an IPv6 header, some 100 bytes of extension headers and the
- * ports, or an ICMPv6 error with the headers it quotes; the decision needs no more. Where fragments are held whole
- * packets are copied.
+ * Bytes of a packet that the kernel copies out. Enough for an IPv6 header, as many bytes of extension headers as `packet`
+ * walks (152) and the ports, or an ICMPv6 error that quotes such a packet; the decision needs no more. Where fragments
+ * are held whole packets are copied.
  */
 const COPY_BYTES = 256;
 

@@ -1,4 +1,4 @@
-import { type Decider, OUTCOME_TEXT } from "#dataplane";
+import { type Decider, OUTCOME, OUTCOME_TEXT } from "#dataplane";
 import { formatAddress } from "#model";
 import { RC_ICMP_ERROR, RC_LATER_FRAGMENT } from "#packet";
 import { protocolName } from "./tuple.js";
@@ -54,7 +54,9 @@ export function describeDecision(
 ): Explanation {
   const isParsed = rc >= 0;
   const hasPorts = isParsed && (rc & RC_LATER_FRAGMENT) === 0;
-  const quoted = isParsed && (rc & RC_ICMP_ERROR) !== 0 ? " (ICMP error, by the packet it quotes)" : "";
+  // An unusable packet that follows a fragment is an error about a later one.
+  const isError = isParsed ? (rc & RC_ICMP_ERROR) !== 0 : outcome === OUTCOME.fragment;
+  const quoted = isError ? " (ICMP error, by the packet it quotes)" : "";
   const view = new DataView(key.buffer, key.byteOffset, key.byteLength);
   return {
     n,

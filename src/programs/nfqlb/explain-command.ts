@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs";
-import { Decider, type DeciderOptions, StreamTables, soloFragments, TableView } from "#dataplane";
+import { Decider, type DeciderOptions, QuotedFragments, StreamTables, soloFragments, TableView } from "#dataplane";
 import { Classification } from "#flow";
 import { COUNTER_RULE_SLOTS, readFlows } from "#tables";
 import { type CapturedPacket, readCapture } from "./capture.js";
@@ -111,6 +111,7 @@ function openExplainer(parsed: ParsedOptions, env: NodeJS.ProcessEnv) {
     udpEncapPort: single === null ? 0 : numberOption(parsed, "sctp_encap", running.udpEncapPort, 0, 65_535),
     streams,
     fragments: soloFragments(FRAGMENTS, () => performance.now()),
+    quoted: new QuotedFragments(FRAGMENTS.lifetimeMs, () => performance.now()),
     tier,
     isHandedOver: () => false,
     hits: new Float64Array(COUNTER_RULE_SLOTS),
