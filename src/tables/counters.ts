@@ -1,12 +1,11 @@
 import { isRangeLocked, tryLockRange } from "#sys";
 import { COUNTER_RULE_SLOTS } from "./flow-table.js";
-import { KIND_COUNTERS, LayoutError, LOCK_OWNER, WORD_SIZES } from "./layout.js";
+import { KIND_COUNTERS, LayoutError, LOCK_OWNER, LOCK_READY, WORD_SIZES } from "./layout.js";
 import { Region } from "./region.js";
 
 /** Sizes in the header. */
 const SIZE_WORKERS = 0;
 const SIZE_PID = 1;
-const SIZE_IS_READY = 2;
 
 /** Image 0: SETTINGS_BYTES of JSON ended by a zero byte, then one block per worker. Image 1 is not used. */
 const SETTINGS_BYTES = 4096;
@@ -80,7 +79,7 @@ export type DataPlane = {
 };
 
 /**
- * The counters of a data plane and the sign that it runs: its owner holds a lock on the file, which dies with it. A new
+ * The counters of a data plane and the sign that it runs: its owner holds locks on the file, which die with it. A new
  * data plane takes over the rule counters of the last one if the file has room for its workers; the rest starts at 0.
  */
 export class CounterFile implements Disposable {
@@ -151,9 +150,9 @@ export class CounterFile implements Disposable {
     return this.#sum((block) => block.ruleHits[slot]!);
   }
 
-  /** Tells that all queues are bound. */
+  /** Tells that all queues are bound: a second lock, so that it is never believed of the owner before. */
   setReady(): void {
-    this.#setSize(SIZE_IS_READY, 1);
+    tryLockRange(this.#region.file.fd, LOCK_READY, 1);
   }
 
   /** The data plane that owns the file, or null when none does. */
@@ -163,7 +162,7 @@ export class CounterFile implements Disposable {
     return {
       pid: this.#region.size(SIZE_PID),
       workers: this.workers,
-      isReady: this.#region.size(SIZE_IS_READY) === 1,
+      isReady: isRangeLocked(this.#region.file.fd, LOCK_READY, 1),
       settings: new TextDecoder().decode(text.subarray(0, text.indexOf(0))),
     };
   }
@@ -181,8 +180,7 @@ export class CounterFile implements Disposable {
   #begin(settings: string): void {
     const bytes = new TextEncoder().encode(settings);
     if (bytes.length >= SETTINGS_BYTES) throw new RangeError(`settings of ${bytes.length} bytes`);
-    this.#setSize(SIZE_IS_READY, 0);
-    this.#setSize(SIZE_PID, process.pid);
+    Atomics.store(this.#region.header, WORD_SIZES + SIZE_PID, process.pid);
     const area = this.#region.file.u8.subarray(
       this.#region.imageOffset(0),
       this.#region.imageOffset(0) + SETTINGS_BYTES,
@@ -194,10 +192,6 @@ export class CounterFile implements Disposable {
       counters.fill(0);
       samples.fill(0);
     }
-  }
-
-  #setSize(index: number, value: number): void {
-    Atomics.store(this.#region.header, WORD_SIZES + index, value);
   }
 
   [Symbol.dispose](): void {

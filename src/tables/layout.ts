@@ -46,6 +46,7 @@ export function slotValue(generation: number): number {
 /** Byte ranges that locks are taken on; they lie behind everything that is read or written. */
 export const LOCK_WRITER = 2 ** 40;
 export const LOCK_OWNER = 2 ** 40 + 1;
+export const LOCK_READY = 2 ** 40 + 2;
 export const LOCK_SLOTS = 2 ** 40 + 16;
 
 /** A region file is not what it should be. */

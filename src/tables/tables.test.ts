@@ -284,6 +284,9 @@ test("counters have one owner, who is seen as the data plane and gone with its p
   expect(readDataPlane(folder, name)).toBeNull();
   using next = CounterFile.create(folder, name, 2, "{}");
   expect([next.sum(0), next.sumRule(9)]).toEqual([0, 7]); // rules keep counting over a restart
+  expect(readDataPlane(folder, name)?.isReady).toBe(false); // whatever its predecessor was
+  next.setReady();
+  expect(readDataPlane(folder, name)?.isReady).toBe(true);
 });
 
 test("after any sequence of changes the rules in force are compiled as if from scratch, and keep their counters", () => {
