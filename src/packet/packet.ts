@@ -36,7 +36,7 @@ export class Packet {
   fragmentId = 0;
   /**
    * RC_FIRST_FRAGMENT or RC_LATER_FRAGMENT when the packet is an ICMP error that quotes such a one, else 0. A quoted
-   * later fragment of TCP, UDP or SCTP makes its error UNUSABLE; the key's addresses, `fragmentId` and `l3Protocol` are
+   * later fragment of TCP, UDP, SCTP or an unknown protocol makes its error UNUSABLE; the key's addresses, `fragmentId` and `l3Protocol` are
    * valid all the same, for who knows more of the quoted packet.
    */
   quotedFragment = 0;

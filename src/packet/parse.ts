@@ -8,7 +8,7 @@ import {
   RC_UDP_ENCAP,
   UNUSABLE,
 } from "./packet.js";
-import { fragmentOffset, WALK_FAILED, Walk, walkIpv6 } from "./walk.js";
+import { fragmentOffset, isExtensionHeader, WALK_FAILED, Walk, walkIpv6 } from "./walk.js";
 
 const ETHERTYPE_IPV4 = 0x0800;
 const ETHERTYPE_IPV6 = 0x86dd;
@@ -207,6 +207,7 @@ function parseQuotedIpv6(bytes: Uint8Array, quoted: number, end: number, udpEnca
     if (isLater || (bytes[header + 3]! & 1) !== 0) {
       out.fragmentId = ((be16(bytes, header + 4) << 16) | be16(bytes, header + 6)) >>> 0;
       out.quotedFragment = isLater ? RC_LATER_FRAGMENT : RC_FIRST_FRAGMENT;
+      if (isLater && isExtensionHeader(inner.protocol)) return UNUSABLE;
     }
   }
   return parseQuotedTransport(bytes, l4, end, inner.protocol, udpEncapPort, out);

@@ -59,6 +59,11 @@ export function walkIpv6(bytes: Uint8Array, start: number, end: number, walk: Wa
   return offset;
 }
 
+/** Whether a header of this type is walked; in a later fragment such a type hides what the packet's protocol is. */
+export function isExtensionHeader(protocol: number): boolean {
+  return protocol === HOP_BY_HOP || protocol === ROUTING || protocol === DESTINATION_OPTIONS || protocol === FRAGMENT;
+}
+
 /** Offset of an IPv6 fragment in bytes, from its Fragment header. */
 export function fragmentOffset(bytes: Uint8Array, header: number): number {
   return ((bytes[header + 2]! << 8) | bytes[header + 3]!) & 0xfff8;

@@ -149,27 +149,30 @@ function transport(packet: Network, is4: boolean, encap: number): Understood {
   const type = payload.at(0);
   if ((is4 ? [3, 4, 5, 11, 12] : [1, 2, 3, 4]).includes(type)) {
     if (first === 1) throw new Missing();
-    return errorAbout(network(payload.from(8), is4), encap);
+    return errorAbout(network(payload.from(8), is4), is4, encap);
   }
   const identifier = type === (is4 ? 8 : 128) ? payload.list(4, 2) : [0, 0];
   const tail = [...identifier, protocol, 0, 0, 0, 0, 0];
   return { rc: first + 16, key: keyOf(source, destination, tail), fragmentId, quoted };
 }
 
-function errorAbout(about: Network, encap: number): Understood {
+function errorAbout(about: Network, is4: boolean, encap: number): Understood {
   try {
-    return turnRound(about, encap);
+    return turnRound(about, is4, encap);
   } catch (error) {
     if (!(error instanceof Missing)) throw error;
     return { rc: -1, key: "", fragmentId: about.fragment === "none" ? 0 : about.id, quoted: about.fragment };
   }
 }
 
-function turnRound({ source, destination, protocol, payload, fragment, id }: Network, encap: number): Understood {
+function turnRound(about: Network, is4: boolean, encap: number): Understood {
+  const { source, destination, protocol, payload, fragment, id } = about;
   const fragmentId = fragment === "none" ? 0 : id;
   const turned = (rc: number, tail: number[]) => {
     return { rc, key: keyOf(destination, source, tail), fragmentId, quoted: fragment };
   };
+  const isHidden = !is4 && [0, 43, 44, 60].includes(protocol); // behind headers that only the first fragment has
+  if (fragment === "later" && isHidden) throw new Missing();
   if (!hasPorts(protocol)) return turned(40, [0, 0, protocol, 0, 0, 0, 0, 0]);
   if (fragment === "later") throw new Missing();
   const [a, b, c, d] = payload.list(0, 4) as [number, number, number, number];
