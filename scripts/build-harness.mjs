@@ -10,6 +10,7 @@ const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const entries = {
   "client-agent.cjs": "test/harness/client-agent.ts",
   "target-agent.cjs": "test/harness/target-agent.ts",
+  "packet-agent.cjs": "test/harness/packet-agent.ts",
   "demo.cjs": "test/harness/demo.ts",
   "whole-path.cjs": "bench/whole-path.ts",
 };

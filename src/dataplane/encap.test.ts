@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { Classification, type FlowParams, type FlowRule, parseFlowRule, setFlow } from "#flow";
 import { COUNTER_RULE_SLOTS, createStreamTable, ensureFlows, readFlows, updateFlows, updateStreamTable } from "#tables";
-import { Decider, StreamTables, soloFragments, TableView } from "./index.js";
+import { Decider, QuotedFragments, StreamTables, soloFragments, TableView } from "./index.js";
 
 const root = mkdtempSync(join(tmpdir(), "encap-"));
 afterAll(() => rmSync(root, { recursive: true }));
@@ -35,6 +35,7 @@ function decide(...flows: readonly FlowParams[]) {
     udpEncapPort: 0,
     streams,
     fragments: soloFragments({ size: 500, buckets: 500, lifetimeMs: 200, isForgetful: false }, () => 1),
+    quoted: new QuotedFragments(200, () => 1),
     tier: null,
     hits: new Float64Array(COUNTER_RULE_SLOTS),
     isHandedOver: () => false,

@@ -1,5 +1,6 @@
 // Runs inside the client host. Reads one JSON command per line, answers with one JSON line each.
-import { connect } from "node:net";
+import { once } from "node:events";
+import { connect, type Socket } from "node:net";
 import { createInterface } from "node:readline";
 import { setTimeout as delay, setImmediate as nextTurn } from "node:timers/promises";
 import {
@@ -31,6 +32,7 @@ import {
   udpPacket,
   VIPS,
 } from "./flows.js";
+import type { TcpOptions } from "./topology.js";
 
 const IPPROTO_RAW = 255;
 const IPPROTO_IPV6 = 41;
@@ -45,8 +47,8 @@ type UdpCommand = {
   readonly count: number;
   readonly firstId: number;
 };
-type TcpCommand = { readonly cmd: "tcp"; readonly family: Family; readonly count: number };
-type Command = UdpCommand | TcpCommand | { readonly cmd: "answers" };
+type TcpCommand = { readonly cmd: "tcp" | "open"; readonly family: Family; readonly count: number } & TcpOptions;
+type Command = UdpCommand | TcpCommand | { readonly cmd: "answers" | "finish" };
 
 /** Flows that were answered, per family, and answers in all. */
 const answered = { 4: new Set<number>(), 6: new Set<number>() };
@@ -116,22 +118,29 @@ async function sendUdp({ family, rate, count, firstId }: UdpCommand): Promise<ob
   return { sent, rate: Math.round(sent / seconds), worstGapMs: Math.round(worstGapMs) };
 }
 
-/** Opens connections one after the other from different addresses; each sends a line and gets the target's name back. */
-async function sendTcp({ family, count }: TcpCommand): Promise<object> {
+/** Opens connections, 8 at a time, from different addresses; each asks for bytes and gets the target's name with them. */
+async function sendTcp({ family, count, first = 0, bytes = 0, stallMs = 5_000 }: TcpCommand): Promise<object> {
   const targets: Record<string, number> = {};
   const failures: string[] = [];
   const one = (i: number) =>
     new Promise<void>((resolve) => {
-      const socket = connect({ host: VIPS[family], port: TCP_PORT, localAddress: clientAddress(i % FLOWS, family) });
+      const socket = connect({
+        host: VIPS[family],
+        port: TCP_PORT,
+        localAddress: clientAddress((first + i) % FLOWS, family),
+      });
       let text = "";
-      socket.setTimeout(5_000, () => socket.destroy(new Error("no answer in 5 s")));
-      socket.on("connect", () => socket.write("hello\n"));
+      socket.setTimeout(stallMs, () =>
+        socket.destroy(new Error(`nothing for ${stallMs} ms after ${text.length} bytes`)),
+      );
+      socket.on("connect", () => socket.write(`${bytes}\n`));
       socket.on("data", (chunk) => {
         text += chunk;
       });
       socket.on("error", (error) => failures.push(error.message));
       socket.on("close", () => {
-        if (text !== "") targets[text.trim()] = (targets[text.trim()] ?? 0) + 1;
+        const name = text.slice(0, text.indexOf("\n"));
+        if (name !== "" && text.length === name.length + 1 + bytes) targets[name] = (targets[name] ?? 0) + 1;
         resolve();
       });
     });
@@ -141,9 +150,35 @@ async function sendTcp({ family, count }: TcpCommand): Promise<object> {
   return { connections: count, answered: answeredCount, targets, failures };
 }
 
+/** Connections that are open and have asked for nothing yet. */
+let held: Socket[] = [];
+
+/** Opens `count` connections from different addresses and leaves them at that. */
+async function openTcp({ family, count, first = 0 }: TcpCommand): Promise<object> {
+  held = Array.from({ length: count }, (_, i) =>
+    connect({ host: VIPS[family], port: TCP_PORT, localAddress: clientAddress((first + i) % FLOWS, family) }),
+  );
+  for (const socket of held) socket.setTimeout(5_000, () => socket.destroy(new Error("nothing for 5 s")));
+  await Promise.all(held.map((socket) => once(socket, "connect")));
+  return {};
+}
+
+/** Lets the open connections ask for the target's name; one name per connection, or why there is none. */
+async function finishTcp(): Promise<object> {
+  const name = async (socket: Socket) => {
+    socket.write("0\n");
+    const [chunk] = (await once(socket, "data")) as [Buffer];
+    socket.destroy();
+    return String(chunk).trim();
+  };
+  return { names: await Promise.all(held.map((socket) => name(socket).catch((error: Error) => error.message))) };
+}
+
 async function run(command: Command): Promise<object> {
   if (command.cmd === "udp") return sendUdp(command);
   if (command.cmd === "tcp") return sendTcp(command);
+  if (command.cmd === "open") return openTcp(command);
+  if (command.cmd === "finish") return finishTcp();
   return { 4: [...answered[4]], 6: [...answered[6]] };
 }
 

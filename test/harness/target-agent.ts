@@ -47,11 +47,13 @@ for (const family of [4, 6] as const) {
     },
     (error) => console.error(error),
   );
-  createServer((socket) => {
-    socket.on("error", () => {});
-    socket.once("data", () => socket.end(`${name}\n`));
-  }).listen(TCP_PORT, VIPS[family]);
 }
+
+/** A line asks for the target's name, and for as many bytes as it says. */
+createServer((socket) => {
+  socket.on("error", () => {});
+  socket.once("data", (line) => socket.end(`${name}\n${"x".repeat(Number(line.toString()))}`));
+}).listen(TCP_PORT, "::"); // every address, IPv4 too
 
 createInterface({ input: process.stdin })
   .on("line", (line) => {

@@ -11,12 +11,23 @@ import { type Host, ip, makeHost } from "./namespace.js";
 const MAX_PACKETS = 3_000_000;
 
 export type Sent = { readonly sent: number; readonly rate: number; readonly worstGapMs: number };
+export type TcpOptions = {
+  /** First of the clients' addresses. */
+  readonly first?: number;
+  /** Bytes that each connection asks for besides the target's name. */
+  readonly bytes?: number;
+  /** How long a connection may stand still. */
+  readonly stallMs?: number;
+};
 export type TcpResult = {
   readonly connections: number;
+  /** Connections that got all they asked for. */
   readonly answered: number;
   readonly targets: Readonly<Record<string, number>>;
   readonly failures: readonly string[];
 };
+
+export type Hosts = { readonly client: Host; readonly router: Host; readonly targets: readonly Host[] };
 
 /** What became of packets first…first+count-1. */
 export type Account = {
@@ -39,13 +50,13 @@ export class Topology {
   readonly client: Agent;
   readonly targets: readonly Agent[];
   readonly folder: string;
-  readonly #hosts: readonly Host[];
+  readonly hosts: Hosts;
   #nextId = 0;
 
-  private constructor(client: Agent, targets: readonly Agent[], hosts: readonly Host[], folder: string) {
+  private constructor(client: Agent, targets: readonly Agent[], hosts: Hosts, folder: string) {
     this.client = client;
     this.targets = targets;
-    this.#hosts = hosts;
+    this.hosts = hosts;
     this.folder = folder;
   }
 
@@ -64,7 +75,7 @@ export class Topology {
         Agent.start(host, join(build, "target-agent.cjs"), `t${i + 1}`, String(MAX_PACKETS)),
       ),
     );
-    return new Topology(clientAgent, agents, [client, router, ...targetHosts], folder);
+    return new Topology(clientAgent, agents, { client, router, targets: targetHosts }, folder);
   }
 
   /** Sends `count` UDP packets; resolves when all are sent, with the number of the first. */
@@ -76,8 +87,19 @@ export class Topology {
     return { ...sent, firstId };
   }
 
-  sendTcp(family: Family, count: number): Promise<TcpResult> {
-    return this.client.ask<TcpResult>({ cmd: "tcp", family, count });
+  /** Connections from `count` of the clients' addresses, each of which is to get `options.bytes` bytes. */
+  sendTcp(family: Family, count: number, options: TcpOptions = {}): Promise<TcpResult> {
+    return this.client.ask<TcpResult>({ cmd: "tcp", family, count, ...options });
+  }
+
+  /** Opens connections from `count` of the clients' addresses and leaves them open; see `finishTcp`. */
+  async openTcp(family: Family, count: number, first = 0): Promise<void> {
+    await this.client.ask({ cmd: "open", family, count, first });
+  }
+
+  /** Asks over the open connections: one target's name each, or why there was no answer. */
+  async finishTcp(): Promise<readonly string[]> {
+    return (await this.client.ask<{ names: string[] }>({ cmd: "finish" })).names;
   }
 
   /** Waits until the targets have stopped receiving, then accounts for every packet of the range. */
@@ -132,7 +154,7 @@ export class Topology {
   close(): void {
     this.client.close();
     for (const agent of this.targets) agent.close();
-    for (const host of this.#hosts) host.close();
+    for (const host of [this.hosts.client, this.hosts.router, ...this.hosts.targets]) host.close();
     rmSync(this.folder, { recursive: true, force: true });
   }
 }
