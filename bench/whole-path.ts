@@ -4,12 +4,12 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { type FlowRule, parseFlowRule, setFlow } from "#flow";
+import { type FlowRule, parseFlowRule } from "#flow";
 import { diff, Steering } from "#steering";
 import { createStreamTable, ensureFlows, readDataPlane, updateFlows, updateStreamTable } from "#tables";
 import { Agent } from "../test/harness/agent.js";
 import { until } from "../test/harness/balancer.js";
-import { UDP_PORT, VIPS } from "../test/harness/flows.js";
+import { clientAddress, FLOWS, UDP_PORT, VIPS } from "../test/harness/flows.js";
 import { enterFreshNamespaces, type Host, ip, makeHost, run } from "../test/harness/namespace.js";
 
 const SHM = "/dev/shm";
@@ -20,8 +20,10 @@ const SECONDS = 6;
 const PEAK_SECONDS = 4;
 
 const [mode = "forward", bin = "", build = "", upstream = ""] = process.argv.slice(2);
-/** `nfqlb-1000` has 1,000 targets. */
-const targets = mode.endsWith("-1000") ? 1_000 : 4;
+/** `nfqlb-1000-targets` has 1,000 targets. */
+const targets = Number(/-(\d+)-targets$/.exec(mode)?.[1] ?? 4);
+/** `nfqlb-2000-rules` has 2,000 flow rules. */
+const rules = Number(/-(\d+)-rules$/.exec(mode)?.[1] ?? 1);
 
 type Sample = { readonly busy: number; readonly user: number; readonly system: number };
 
@@ -63,6 +65,19 @@ function connectHosts(client: Host, sink: Host): void {
 const gateway = (target: number) => `172.16.${1 + (target >> 8)}.${target & 255}`;
 const fwmarks = Array.from({ length: targets }, (_, i) => 5001 + i);
 const received = (sink: Host) => Number(/packets (\d+)/.exec(sink.run("nft", "list", "table", "inet", "sink"))![1]);
+
+/** One rule for all packets; of many, each client address has its own, the others are for addresses that send nothing. */
+function flowRules(): readonly FlowRule[] {
+  const dsts = `${VIPS[4]}/32`;
+  const common = { target: "web", protocols: "udp", dsts };
+  if (rules === 1) return [parseFlowRule({ ...common, name: "udp", dports: String(UDP_PORT) })];
+  const all = Array.from({ length: rules }, (_, i) => {
+    const source = i < FLOWS ? clientAddress(i, 4) : `172.16.${i >> 8}.${i & 255}`;
+    const dports = `${UDP_PORT - (i % 40)}-${UDP_PORT + (i % 30)}`;
+    return parseFlowRule({ ...common, name: `udp${i}`, priority: String(i % 7), srcs: `${source}/32`, dports });
+  });
+  return all.toSorted((a, b) => b.priority - a.priority);
+}
 
 /** Programs the kernel and starts what the mode needs; resolves with the data plane's process id, if there is one. */
 async function prepare(): Promise<{ pid: number | null; child: ChildProcess | null }> {
@@ -115,19 +130,7 @@ async function prepare(): Promise<{ pid: number | null; child: ChildProcess | nu
   createStreamTable(SHM, "web", { size: targets * 100, targets, ownFwmark: 0 });
   updateStreamTable(SHM, "web", (active) => active.set(fwmarks));
   ensureFlows(SHM, "nfqlb-flows");
-  const rule = parseFlowRule({
-    name: "udp",
-    target: "web",
-    protocols: "udp",
-    dsts: `${VIPS[4]}/32`,
-    dports: String(UDP_PORT),
-  });
-  updateFlows(
-    SHM,
-    "nfqlb-flows",
-    (rules: readonly FlowRule[]) => setFlow(rules, rule),
-    () => 0,
-  );
+  updateFlows(SHM, "nfqlb-flows", flowRules, () => 0);
   const child = spawn(join(bin, "nfqlb"), args, { stdio: "ignore" });
   await until("the data plane", () => (readDataPlane(SHM, "nfqlb-counters")?.isReady === true ? true : null));
   return { pid: child.pid!, child };

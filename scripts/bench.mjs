@@ -15,7 +15,9 @@ const names = {
   forward: "plain forwarding",
   jhash: "nft jhash mark rule, 4 targets",
   nfqlb: "nfqlb, 4 targets",
-  "nfqlb-1000": "nfqlb, 1,000 targets",
+  "nfqlb-1000-targets": "nfqlb, 1,000 targets",
+  "nfqlb-2000-rules": "nfqlb, 2,000 flow rules",
+  "nfqlb-20000-rules": "nfqlb, 20,000 flow rules",
   upstream: "upstream nfqlb, 4 targets",
 };
 const modes = Object.keys(names).filter((mode) => mode !== "upstream" || upstream !== "");
@@ -67,10 +69,12 @@ const rows = modes.map((mode) => {
   const { machineUs, processUs, userUs, lost, peakPerSecond } = figures[mode] ?? /** @type {Figure} */ ({});
   return `| ${names[/** @type {keyof typeof names} */ (mode)]} | ${show(machineUs)} | ${show(processUs)} | ${show(userUs)} | ${lost} | ${show(peakPerSecond / 1000, 0)} |`;
 });
-const { forward, nfqlb, "nfqlb-1000": many } = figures;
+const { forward, nfqlb, "nfqlb-1000-targets": many } = figures;
+const cpuRatio = (/** @type {string} */ mode) => show((figures[mode]?.processUs ?? 0) / (nfqlb?.processUs ?? 1));
 const ratios = [
   `CPU per packet of the process / of the whole machine for plain forwarding: ${show((nfqlb?.processUs ?? 0) / (forward?.machineUs ?? 1))}`,
   `peak rate / that of plain forwarding: ${show((nfqlb?.peakPerSecond ?? 0) / (forward?.peakPerSecond ?? 1))}`,
+  `CPU per packet with 2,000 flow rules / with one: ${cpuRatio("nfqlb-2000-rules")}; with 20,000: ${cpuRatio("nfqlb-20000-rules")}`,
   `peak rate with 1,000 targets / with 4: ${show((many?.peakPerSecond ?? 0) / (nfqlb?.peakPerSecond ?? 1))}`,
 ];
 const commit = execFileSync("git", ["rev-parse", "--short", "HEAD"], { cwd: root, encoding: "utf8" }).trim();

@@ -23,7 +23,7 @@ export type FlowTable = {
 };
 
 /** Rules that one region takes: counter slots are numbered below this, and half of them may be in use. */
-export const COUNTER_RULE_SLOTS = 32_768;
+export const COUNTER_RULE_SLOTS = 65_536;
 
 /** Makes an empty region of flow rules unless there is one; the rules of an earlier data plane stay in force. */
 export function ensureFlows(folder: string, name: string): void {

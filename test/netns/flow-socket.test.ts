@@ -145,7 +145,7 @@ test("replies: texts end with a zero byte, lists do not, and a reply comes whole
     ["no colon\neoc:\n", ""],
   ];
   for (const [request, expected] of dialogue) {
-    const answer = await ask(abstractClient(), Buffer.from(request, "latin1"));
+    const answer = (await ask(abstractClient(), Buffer.from(request, "latin1"))) ?? "";
     if (/^(FAIL|No|Name|Invalid)/.test(expected)) {
       // Upstream's words first, then ours, on one line, and one zero byte at the end.
       expect(answer, request.slice(0, 60)).toMatch(/^[^\0\n]+\0$/);
