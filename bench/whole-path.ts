@@ -5,7 +5,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { type FlowRule, parseFlowRule } from "#flow";
-import { diff, Steering } from "#steering";
+import { diff, NOTHING_DESIRED, Steering } from "#steering";
 import { createStreamTable, ensureFlows, readDataPlane, updateFlows, updateStreamTable } from "#tables";
 import { Agent } from "../test/harness/agent.js";
 import { until } from "../test/harness/balancer.js";
@@ -89,6 +89,7 @@ async function prepare(): Promise<{ pid: number | null; child: ChildProcess | nu
   using steering = new Steering();
   const kernelTargets = fwmarks.map((fwmark, i) => ({ fwmark, addresses: [gateway(i)] }));
   const desired = {
+    ...NOTHING_DESIRED,
     targets: kernelTargets,
     vips: withQueue ? [`${VIPS[4]}/32`] : [],
     queue: withQueue ? { first: QUEUE, last: QUEUE, isFanout: false } : null,

@@ -190,6 +190,31 @@ nftAsks("nft-rule", "nft 'flush chain inet t fwmark-5001'", 8);
 nftAsks("nft-chain", "nft 'delete chain inet t nfqlb'", 5);
 nftAsks("nft-table", "nft 'delete table inet t'", 2);
 
+// Port NAT, reassembly, the path-MTU source rewrite: payload writes with their checksums, connection tracking, wildcards.
+nftAsks("nft-table", "nft 'add table inet u'", 0);
+nftAsks("nft-set", "nft 'add set inet u v4 { type ipv4_addr; flags interval; }'", 9);
+nftAsks("nft-chain", "nft 'add chain inet u snat-local { type route hook output priority -300; policy accept; }'", 3);
+nftAsks("nft-chain", "nft 'add chain inet u pre { type filter hook prerouting priority 100; policy drop; }'", 3);
+nftAsks("nft-chain", "nft 'add chain inet u pre { policy accept; }'", 3);
+for (const rule of [
+  "pre ip daddr @v4 udp dport 80 udp dport set 8080 counter notrack",
+  "pre ip daddr @v4 tcp dport 80 tcp dport set 8080 counter notrack",
+  "pre ip saddr != @v4 sctp sport 8080 sctp sport set 80",
+  'pre iifname "load-balan*" notrack',
+  "pre ct state untracked accept",
+  "pre icmp type >= 3 icmp type != 8-10 icmp type <= 12 @th,112,16 & 0x1fff == 0 @th,224,16 set 8080",
+  "snat-local ip saddr set 192.0.2.1 meta mark set 0",
+  "snat-local ip6 saddr set 2001:db8::1",
+]) {
+  nftAsks("nft-rule", `nft 'add rule inet u ${rule}'`, 6);
+}
+nftAsks("nft-generation", "nft list table inet u", 16);
+for (const [kind, message] of Object.entries({ "nft-chain": 3, "nft-rule": 6, "nft-generation": 15 })) {
+  capture(kind, NFT, "nft list table inet u", [nft(message)], "from-kernel");
+}
+nftAsks("nft-set", "nft 'add set inet u spare { type ipv6_addr; flags interval; }'", 9);
+nftAsks("nft-set", "nft 'delete set inet u spare'", 11);
+
 const python = `
 import ctypes
 q = ctypes.CDLL("libnetfilter_queue.so.1")

@@ -28,12 +28,14 @@ const ANY_PORT = "0-65535";
 /** Region of a stream's lookup table; operators know it by this name. */
 export const tableName = (stream: string) => `tshm-${stream}`;
 
+/** Where in the kernel this instance works; given by settings. */
+export type KernelPlace = {
+  readonly queue: NonNullable<DesiredKernel["queue"]>;
+  readonly targetInterfaces: DesiredKernel["targetInterfaces"];
+};
+
 /** Streams without an offset, and what belongs to them, are left out. Pure. */
-export function toDesired(
-  configuration: Configuration,
-  offsets: Offsets,
-  queue: NonNullable<DesiredKernel["queue"]>,
-): Desired {
+export function toDesired(configuration: Configuration, offsets: Offsets, place: KernelPlace): Desired {
   const tables = new Map<string, DesiredTable>();
   const kernelTargets: { fwmark: number; addresses: readonly string[] }[] = [];
   for (const { name, maxTargets } of configuration.streams) {
@@ -50,7 +52,11 @@ export function toDesired(
   }
   const flows = configuration.flows.filter(({ stream }) => offsets.has(stream)).map(toRule);
   const vips = configuration.vips.map(({ prefix }) => prefix);
-  return { kernel: { targets: kernelTargets, vips, queue }, tables, flows };
+  const portNats = configuration.conduit.portNats.map((nat) => ({
+    ...nat,
+    vips: nat.vips.map(({ prefix }) => prefix),
+  }));
+  return { kernel: { targets: kernelTargets, vips, portNats, ...place }, tables, flows };
 }
 
 /** A flow as a rule of the data plane, with the names and omissions of the reference. */

@@ -1,16 +1,20 @@
 import type { Configuration } from "#model";
 import {
+  admit,
   type DesiredKernel,
   diff,
   type Failure,
   formatPlan,
+  formatStep,
   NOTHING_DESIRED,
   planLength,
+  type Refusal,
   type Steering,
 } from "#steering";
-import { type Desired, toDesired } from "./desired.js";
+import { type Desired, type KernelPlace, toDesired } from "./desired.js";
 import { assignOffsets, type Offsets } from "./offsets.js";
 import { publish, type TablePlace } from "./publish.js";
+import { RepairWatch } from "./repairs.js";
 import { readOffsets, writeOffsets } from "./state-file.js";
 
 /** What the loop may log; the keys of `data` are for machines. */
@@ -23,11 +27,13 @@ export type Log = {
 export type ReconcilerOptions = {
   readonly steering: Steering;
   readonly place: TablePlace;
-  readonly queue: NonNullable<DesiredKernel["queue"]>;
+  readonly kernelPlace: KernelPlace;
   /** First offset: fwmarks begin one above. */
   readonly offsetStart: number;
   /** Whether every queue is served; until then no VIP is added, since its packets would be dropped. */
   readonly isDataPlaneReady: () => boolean;
+  /** The kernel is read back so often even when nothing tells of a change, in ms. */
+  readonly verifyIntervalMs: number;
   readonly log: Log;
 };
 
@@ -48,6 +54,8 @@ export class Reconciler {
   #timerAtMs = Number.POSITIVE_INFINITY;
   #retryMs = FIRST_RETRY_MS;
   #toldFailures = "";
+  #toldRefusals = "";
+  readonly #repairs = new RepairWatch();
   #stopWatch: (() => void) | null = null;
 
   constructor(options: ReconcilerOptions) {
@@ -81,16 +89,17 @@ export class Reconciler {
 
   /** What a turn would do for a configuration, as commands; changes nothing. */
   preview(configuration: Configuration): readonly string[] {
-    const { desired } = this.#desiredOf(configuration);
+    const { desired, kernel } = this.#desiredOf(configuration);
     const tables = [...desired.tables].map(([name, { targets }]) => `# table ${name}: ${targets.size} targets`);
     const flows = desired.flows.map(({ name, priority }) => `# flow rule ${name}, priority ${priority}`);
-    return [...tables, ...flows, ...formatPlan(diff(desired.kernel, this.#options.steering.read()))];
+    return [...tables, ...flows, ...formatPlan(diff(kernel, this.#options.steering.read()))];
   }
 
   #turn(): void {
     try {
       const failures = this.#configuration === null ? [] : this.#reconcile(this.#configuration);
       this.#tellFailures(failures);
+      this.wake(this.#options.verifyIntervalMs);
       if (failures.length > 0) this.#retry();
       else this.#retryMs = FIRST_RETRY_MS;
     } catch (error) {
@@ -101,28 +110,41 @@ export class Reconciler {
 
   #reconcile(configuration: Configuration): readonly Failure[] {
     const { steering, place, isDataPlaneReady, log } = this.#options;
-    const { desired, offsets } = this.#desiredOf(configuration);
+    const { desired, kernel, refusals, offsets } = this.#desiredOf(configuration);
     this.#keepOffsets(offsets);
-    const plan = diff(desired.kernel, steering.read());
+    this.#tellRefusals(refusals);
+    const plan = diff(kernel, steering.read());
     const failed = [...steering.apply(plan.additions)]; // make before break: the new beside the old
-    const changes = publish(desired, this.#pending(failed), place); // only targets that can be reached get packets
+    const changes = publish(desired, this.#pending(failed, refusals), place); // only targets that can be reached get packets
     const isServed = isDataPlaneReady();
     if (isServed)
       failed.push(...steering.apply(plan.vips)); // VIPs once somebody answers for them
     else if (plan.vips.length > 0) this.wake(FIRST_RETRY_MS);
     failed.push(...steering.apply(plan.removals)); // last: nothing is decided by the old tables any more
     const done = isServed ? plan : { ...plan, vips: [] };
-    if (planLength(done) > 0 || changes.length > 0) {
+    const open = [...failed.map(({ step }) => step), ...(isServed ? [] : plan.vips)];
+    const repairs = this.#repairs.turn(kernel, done, open);
+    if (repairs.length > 0) {
+      log.info("repaired", { kernel: repairs.flatMap(formatStep).slice(0, 100), repairs: this.#repairs.count });
+    } else if (planLength(done) > 0 || changes.length > 0) {
       log.info("reconciled", { changes, kernel: formatPlan(done).slice(0, 100), failures: failed.length });
     }
     return failed;
   }
 
-  #desiredOf(configuration: Configuration): { readonly desired: Desired; readonly offsets: Offsets } {
-    const { offsetStart, queue, log } = this.#options;
+  /** `kernel`: what can be served of desired.kernel. */
+  #desiredOf(configuration: Configuration): {
+    readonly desired: Desired;
+    readonly kernel: DesiredKernel;
+    readonly refusals: readonly Refusal[];
+    readonly offsets: Offsets;
+  } {
+    const { steering, offsetStart, kernelPlace, log } = this.#options;
     const { offsets, refused } = assignOffsets(configuration.streams, this.#offsets, offsetStart);
     for (const name of refused) log.error("no fwmarks left for stream", { stream: name });
-    return { desired: toDesired(configuration, offsets, queue), offsets };
+    const desired = toDesired(configuration, offsets, kernelPlace);
+    const { admitted, refusals: notServed } = admit(desired.kernel, steering.features);
+    return { desired, kernel: admitted, refusals: notServed, offsets };
   }
 
   #keepOffsets(offsets: Offsets): void {
@@ -132,8 +154,8 @@ export class Reconciler {
   }
 
   /** Targets without their kernel state. */
-  #pending(failures: readonly Failure[]): ReadonlySet<number> {
-    return new Set(failures.flatMap(({ fwmark }) => fwmark ?? []));
+  #pending(failures: readonly Failure[], refusals: readonly Refusal[]): ReadonlySet<number> {
+    return new Set([...failures, ...refusals].flatMap(({ fwmark }) => fwmark ?? []));
   }
 
   #retry(): void {
@@ -150,6 +172,20 @@ export class Reconciler {
       if (failures.length === 0) this.#options.log.info("no pending targets");
     }
     this.#toldFailures = text;
+  }
+
+  /** Each distinct set of refusals once. They are not tried again: only another configuration helps. */
+  #tellRefusals(refusals: readonly Refusal[]): void {
+    const text = JSON.stringify(refusals);
+    if (text === this.#toldRefusals) return;
+    for (const { what, name, fwmark, reason } of refusals)
+      this.#options.log.error(`${what} refused`, { name, ...(fwmark === null ? {} : { fwmark }), error: reason });
+    this.#toldRefusals = text;
+  }
+
+  /** Steps that put right what was changed or gone in the kernel, since the start. */
+  get repairs(): number {
+    return this.#repairs.count;
   }
 
   /** No turn begins after this. */

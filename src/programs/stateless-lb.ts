@@ -18,6 +18,10 @@ const FLOWS = "nfqlb-flows";
 const COUNTERS = "nfqlb-counters";
 /** Refused objects that get a line of their own per update; an NSP may send thousands of bad ones. */
 const MAX_REFUSALS_LOGGED = 100;
+/** So many characters of the service's name begin the names of its interfaces. */
+const INTERFACE_PREFIX_LENGTH = 10;
+/** As often as Meridio verifies its targets. */
+const VERIFY_INTERVAL_MS = 10_000;
 /** How long `--dry-run` waits for the configuration. */
 const DRY_RUN_DEADLINE_MS = 10_000;
 
@@ -84,9 +88,13 @@ async function main(): Promise<number> {
   const reconciler = new Reconciler({
     steering,
     place,
-    queue: { ...settings.queues, isFanout: settings.isFanout },
+    kernelPlace: {
+      queue: { ...settings.queues, isFanout: settings.isFanout },
+      targetInterfaces: targetInterfaces(settings, options.config !== undefined),
+    },
     offsetStart: settings.offsetStart,
     isDataPlaneReady: () => dataPlane.isReady,
+    verifyIntervalMs: VERIFY_INTERVAL_MS,
     log,
   });
   if (options.isDryRun) {
@@ -103,7 +111,7 @@ async function main(): Promise<number> {
   wakeOnReady.wake = () => reconciler.wake(0);
   log.info("start", {
     version: process.env["BUILD_VERSION"],
-    queueStatement: steering.queueStatement,
+    features: steering.features,
     nsp: source.address,
   });
   await dataPlane.start();
@@ -140,6 +148,15 @@ function readOptions(): Options | number {
   else if (values.help) process.stdout.write(HELP);
   else return { config: values.config, isDryRun: values["dry-run"] };
   return 0;
+}
+
+/**
+ * How names of interfaces to targets begin; null: no reassembly in front of the data plane. Alone the program may share its
+ * namespace with others, whose connection tracking it must not switch off, and the data plane can do without.
+ */
+function targetInterfaces({ interfacePrefix, serviceName }: Settings, isAlone: boolean): string | null {
+  if (interfacePrefix !== "") return interfacePrefix;
+  return isAlone || serviceName === "" ? null : serviceName.slice(0, INTERFACE_PREFIX_LENGTH);
 }
 
 /** The NSP of a mesh; needs what this version lacks unless settings say otherwise. */

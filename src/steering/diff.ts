@@ -1,6 +1,7 @@
 import { formatAddress, isIpv4, parseAddress } from "#model";
 import type { Family, Route, Rule } from "#netlink/route";
-import { diffCounters, diffTables, diffVips } from "./nft-tables.js";
+import { formatGateway } from "./nft-format.js";
+import { diffTables } from "./nft-tables.js";
 import { isTerminator, layOutRules } from "./rule-tree.js";
 import type { ActualKernel, DesiredKernel, Plan, Step } from "./state.js";
 
@@ -28,11 +29,10 @@ export function diff(desired: DesiredKernel, actual: ActualKernel): Plan {
     removals.push(...rules.removals, ...routes.removals); // and the other way round
   }
   const tables = diffTables(desired, actual);
-  const counters = diffCounters(desired, actual);
   return {
-    additions: [...tables.additions, ...additions, ...counters.additions],
-    vips: diffVips(desired, actual),
-    removals: [...counters.removals, ...removals, ...tables.removals],
+    additions: [...tables.additions, ...additions],
+    vips: tables.vips,
+    removals: [...removals, ...tables.removals],
   };
 }
 
@@ -121,11 +121,6 @@ function gatewayOf(addresses: readonly string[], family: Family): string[] {
     .filter((text) => isIpv4(parseAddress(text)) === (family === 4))
     .map((text) => formatAddress(parseAddress(text)))
     .slice(0, 1);
-}
-
-/** Text of a gateway as the kernel gives it, 4 or 16 bytes. */
-export function formatGateway(gateway: Uint8Array): string {
-  return gateway.length === 4 ? gateway.join(".") : formatAddress(gateway);
 }
 
 /** Equal for rules that do the same. We make none with other selectors than the mark, so one that has some is never ours. */

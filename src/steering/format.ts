@@ -1,5 +1,5 @@
 import type { Route } from "#netlink/route";
-import { formatGateway } from "./diff.js";
+import { formatGateway } from "./nft-format.js";
 import { OUR_PROTOCOL, type Plan, type Step } from "./state.js";
 
 /** A step as the `ip` and `nft` commands that would do the same, one per line. */

@@ -1,5 +1,6 @@
 // For callers
+export { admit } from "./admit.js";
 export { diff, planLength } from "./diff.js";
-export { formatPlan } from "./format.js";
-export { type DesiredKernel, type Failure, NOTHING_DESIRED } from "./state.js";
+export { formatPlan, formatStep } from "./format.js";
+export { type DesiredKernel, type Failure, NOTHING_DESIRED, type Plan, type Refusal, type Step } from "./state.js";
 export { Steering } from "./steering.js";

@@ -6,7 +6,8 @@ import { defaultRoute, RouteConnection } from "#netlink/route";
 import { MemoryKernel } from "../../test/fakes/memory-kernel.js";
 import { walkRules } from "../../test/oracle/rule-walk.js";
 import { diff, planLength } from "./diff.js";
-import { type ActualKernel, type DesiredKernel, OUR_PROTOCOL, type Step } from "./state.js";
+import { NftMemo } from "./nft-memo.js";
+import { type ActualKernel, type DesiredKernel, NOTHING_DESIRED, OUR_PROTOCOL, type Step } from "./state.js";
 
 type Family = 4 | 6;
 const FAMILIES = [4, 6] as const;
@@ -25,6 +26,8 @@ const target = (fwmark: number, families: readonly Family[]): Target => ({
 const has = ({ addresses }: Target, family: Family) =>
   addresses.some((address) => address.includes(":") === (family === 6));
 
+const FEATURES = { queueStatement: "native", hasConntrack: true, hasSctpChecksum: true } as const;
+
 /** A kernel in memory, read and changed as `Steering` does, without nftables. */
 class World {
   readonly route = new RouteConnection(new MemoryKernel().open());
@@ -35,7 +38,7 @@ class World {
   read(): ActualKernel {
     const rules = FAMILIES.flatMap((family) => this.rules(family));
     const routes = FAMILIES.flatMap((family) => this.route.routes(family, OUR_PROTOCOL));
-    return { rules, routes, queueTable: null, metricsTable: null, queueStatement: "native" };
+    return { rules, routes, tables: new Map(), features: FEATURES, memo: new NftMemo() };
   }
 
   rules(family: Family) {
@@ -98,7 +101,7 @@ function sampleOf(targets: readonly Target[], turn: number): readonly Target[] {
  * @returns what the tables hold afterwards
  */
 function advance(world: World, published: readonly Target[], next: readonly Target[], mostSteps: number) {
-  const { additions, removals } = diff({ targets: next, vips: [], queue: null }, world.read());
+  const { additions, removals } = diff({ ...NOTHING_DESIRED, targets: next }, world.read());
   let steps = 0;
   for (const [half, users] of [
     [additions, published],
@@ -158,7 +161,7 @@ test("on the way from any targets to any others, each mark that the tables hold 
     for (const one of transitions) {
       const next = follow(now, one);
       now = advance(world, now, next, Number.POSITIVE_INFINITY);
-      const rest = diff({ targets: now, vips: [], queue: null }, world.read());
+      const rest = diff({ ...NOTHING_DESIRED, targets: now }, world.read());
       expect(planLength({ ...rest, additions: rest.additions.filter(({ kind }) => kind !== "nft") })).toBe(0);
     }
   });

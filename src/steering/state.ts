@@ -1,5 +1,7 @@
-import type { Element, NftCommand, QueueRange } from "#netlink/nftables";
+import type { NftCommand, NftFeatures, QueueRange } from "#netlink/nftables";
 import type { Family, Route, Rule } from "#netlink/route";
+import type { NftMemo } from "./nft-memo.js";
+import type { ActualTable } from "./nft-objects.js";
 
 /** Routing protocol number of everything of ours among rules and routes; nobody else's in iproute2's rt_protos. */
 export const OUR_PROTOCOL = 90;
@@ -12,26 +14,37 @@ export type DesiredKernel = {
   readonly vips: readonly string[];
   /** null: no packet is queued. */
   readonly queue: QueueRange | null;
+  readonly portNats: readonly DesiredNat[];
+  /** How names of interfaces to targets begin; null: fragments are left to the data plane, and tracking as it is. */
+  readonly targetInterfaces: string | null;
+};
+
+/** Packets to these VIPs and that port reach their target at another port. */
+export type DesiredNat = {
+  readonly protocol: "tcp" | "udp" | "sctp";
+  readonly port: number;
+  readonly targetPort: number;
+  /** Prefixes; none: nothing is translated. */
+  readonly vips: readonly string[];
 };
 
 /** Nothing of ours: what diff against it leaves is the clean-up. */
-export const NOTHING_DESIRED: DesiredKernel = { targets: [], vips: [], queue: null };
-
-/** Contents of one of our nftables tables; null = there is no such table. */
-export type ActualTable = {
-  /** Comment of each rule, by chain in order; our comments tell what a rule does. */
-  readonly rules: readonly { readonly chain: string; readonly comment: string }[];
-  readonly sets: ReadonlyMap<string, readonly Element[]>;
-} | null;
+export const NOTHING_DESIRED: DesiredKernel = {
+  targets: [],
+  vips: [],
+  queue: null,
+  portNats: [],
+  targetInterfaces: null,
+};
 
 /** What the kernel holds of ours at one moment. */
 export type ActualKernel = {
   readonly rules: readonly Rule[];
   readonly routes: readonly Route[];
-  readonly queueTable: ActualTable;
-  readonly metricsTable: ActualTable;
-  /** How packets can be queued here. */
-  readonly queueStatement: "native" | "compat";
+  /** Our nftables tables that are there, by name. */
+  readonly tables: ReadonlyMap<string, ActualTable>;
+  readonly features: NftFeatures;
+  readonly memo: NftMemo;
 };
 
 /** One change of the kernel, as data. */
@@ -49,6 +62,16 @@ export type Plan = {
   readonly additions: readonly Step[];
   readonly vips: readonly Step[];
   readonly removals: readonly Step[];
+};
+
+/** Something desired that is not even tried, because it cannot be right. It stays so until the configuration changes. */
+export type Refusal = {
+  readonly what: "target" | "port NAT";
+  /** What it is about: a target's addresses, or a port NAT's name. */
+  readonly name: string;
+  readonly reason: string;
+  /** The target's, or null. */
+  readonly fwmark: number | null;
 };
 
 /** A step that the kernel refused. */

@@ -1,11 +1,14 @@
 import { isIpv4, parseAddress } from "#model";
 import { NetlinkError } from "#netlink";
-import { decodeCounter, NftConnection, watchNftables } from "#netlink/nftables";
+import { decodeCounter, NftConnection, type NftFeatures, probeNftables, watchNftables } from "#netlink/nftables";
 import { defaultRoute, RouteConnection, watchRoutes } from "#netlink/route";
-import { formatGateway } from "./diff.js";
 import { formatStep } from "./format.js";
-import { METRICS_TABLE, QUEUE_TABLE } from "./nft-tables.js";
-import { type ActualKernel, type ActualTable, type Failure, OUR_PROTOCOL, type Step } from "./state.js";
+import { formatGateway } from "./nft-format.js";
+import { NftMemo } from "./nft-memo.js";
+import { fwmarkOfChain, METRICS_TABLE } from "./nft-metrics.js";
+import { QUEUE_TABLE } from "./nft-nfqlb.js";
+import { NftReader } from "./nft-read.js";
+import { type ActualKernel, type Failure, OUR_PROTOCOL, type Step } from "./state.js";
 
 /** Outcomes that are as good as success, with the reason. */
 const SETTLED: Readonly<Record<Step["kind"], readonly string[]>> = {
@@ -23,12 +26,15 @@ export type Hits = { readonly packets: number; readonly bytes: number };
 export class Steering implements Disposable {
   readonly #route = new RouteConnection();
   readonly #nft = new NftConnection();
-  readonly queueStatement: "native" | "compat";
+  readonly #reader = new NftReader(this.#nft);
+  readonly #memo = new NftMemo();
+  /** What the kernel can do. */
+  readonly features: NftFeatures;
 
   /** @throws {UnsupportedError} packets cannot be queued; {NetlinkError} EPERM: CAP_NET_ADMIN is missing */
   constructor() {
     try {
-      this.queueStatement = this.#nft.probeQueue();
+      this.features = probeNftables(this.#nft);
     } catch (error) {
       this[Symbol.dispose]();
       throw error;
@@ -43,19 +49,9 @@ export class Steering implements Disposable {
         this.#route.rules(family).filter(({ protocol }) => protocol === OUR_PROTOCOL),
       ),
       routes: families.flatMap((family) => this.#route.routes(family, OUR_PROTOCOL)),
-      queueTable: this.#readTable(QUEUE_TABLE),
-      metricsTable: this.#readTable(METRICS_TABLE),
-      queueStatement: this.queueStatement,
-    };
-  }
-
-  #readTable(table: string): ActualTable {
-    const sets = this.#nft.sets(table);
-    const rules = this.#nft.rules(table);
-    if (sets === null || rules === null) return null;
-    return {
-      rules: rules.map(({ chain, comment }) => ({ chain, comment })),
-      sets: new Map(sets.map((set) => [set, this.#nft.elements(table, set)])),
+      tables: this.#reader.read(),
+      features: this.features,
+      memo: this.#memo,
     };
   }
 
@@ -128,9 +124,9 @@ export class Steering implements Disposable {
   counters(): ReadonlyMap<number, Hits> {
     const hits = new Map<number, Hits>();
     for (const { chain, expressions } of this.#nft.rules(METRICS_TABLE) ?? []) {
-      const fwmark = /^fwmark-([0-9]+)$/.exec(chain)?.[1];
+      const fwmark = fwmarkOfChain(chain);
       const found = expressions.find(({ name }) => name === "counter");
-      if (fwmark !== undefined && found !== undefined) hits.set(Number(fwmark), decodeCounter(found.data));
+      if (fwmark !== null && found !== undefined) hits.set(fwmark, decodeCounter(found.data));
     }
     return hits;
   }

@@ -69,7 +69,7 @@ export class Balancer {
   }
 
   #hasVips(): boolean {
-    return (this.#steering.read().queueTable?.sets.get("ipv6-vips")?.length ?? 0) > 0;
+    return (this.#steering.read().tables.get("meridio-nfqlb")?.sets.get("ipv6-vips")?.elements.length ?? 0) > 0;
   }
 
   /** The data plane that runs and serves its queues, or null. */

@@ -32,6 +32,7 @@ const desiredOf = (
   fwmarks: readonly number[],
   vips: readonly string[] = ["10.0.0.1/32", "2001:db8::1/128"],
 ): DesiredKernel => ({
+  ...NOTHING_DESIRED,
   targets: fwmarks.map(target),
   vips,
   queue,

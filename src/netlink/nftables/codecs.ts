@@ -8,15 +8,18 @@ export const NFNL_MSG_BATCH_END = 0x11;
 export const NFT_MSG_NEWTABLE = 0;
 export const NFT_MSG_DELTABLE = 2;
 export const NFT_MSG_NEWCHAIN = 3;
+export const NFT_MSG_GETCHAIN = 4;
 export const NFT_MSG_DELCHAIN = 5;
 export const NFT_MSG_NEWRULE = 6;
 export const NFT_MSG_GETRULE = 7;
 export const NFT_MSG_DELRULE = 8;
 export const NFT_MSG_NEWSET = 9;
 export const NFT_MSG_GETSET = 10;
+export const NFT_MSG_DELSET = 11;
 export const NFT_MSG_NEWSETELEM = 12;
 export const NFT_MSG_GETSETELEM = 13;
 export const NFT_MSG_DELSETELEM = 14;
+export const NFT_MSG_GETGEN = 16;
 
 /** `struct nfgenmsg`. */
 export const nfgenmsg = struct("nfgenmsg", { family: u8, version: u8, resourceId: be16 });
@@ -78,7 +81,15 @@ export const elementListAttributes = attributes("NFTA_SET_ELEM_LIST", {
   elements: nested(3, list(NFTA_LIST_ELEM, elementAttributes)),
 });
 
-export const metaAttributes = attributes("NFTA_META", { register: attr(1, be32), key: attr(2, be32) });
+/** `NFTA_GEN_*`. */
+export const generationAttributes = attributes("NFTA_GEN", { id: attr(1, be32) });
+
+// Of expressions: `register` is where a value goes, `source` where it comes from. A statement has a source only.
+export const metaAttributes = attributes("NFTA_META", {
+  register: attr(1, be32),
+  key: attr(2, be32),
+  source: attr(3, be32),
+});
 export const compareAttributes = attributes("NFTA_CMP", {
   register: attr(1, be32),
   operation: attr(2, be32),
@@ -89,6 +100,32 @@ export const payloadAttributes = attributes("NFTA_PAYLOAD", {
   base: attr(2, be32),
   offset: attr(3, be32),
   length: attr(4, be32),
+  source: attr(5, be32),
+  checksumType: attr(6, be32),
+  checksumOffset: attr(7, be32),
+  checksumFlags: attr(8, be32),
+});
+export const rangeAttributes = attributes("NFTA_RANGE", {
+  source: attr(1, be32),
+  operation: attr(2, be32),
+  from: nested(3, dataAttributes),
+  to: nested(4, dataAttributes),
+});
+export const bitwiseAttributes = attributes("NFTA_BITWISE", {
+  source: attr(1, be32),
+  register: attr(2, be32),
+  length: attr(3, be32),
+  mask: nested(4, dataAttributes),
+  xor: nested(5, dataAttributes),
+  operation: attr(6, be32),
+});
+export const immediateAttributes = attributes("NFTA_IMMEDIATE", {
+  register: attr(1, be32),
+  data: nested(2, dataAttributes),
+});
+export const conntrackAttributes = attributes("NFTA_CT", {
+  register: attr(1, be32),
+  key: attr(2, be32),
 });
 export const lookupAttributes = attributes("NFTA_LOOKUP", {
   set: attr(1, text),
@@ -114,6 +151,10 @@ export const expressionCodecs = {
   meta: metaAttributes,
   cmp: compareAttributes,
   payload: payloadAttributes,
+  range: rangeAttributes,
+  bitwise: bitwiseAttributes,
+  immediate: immediateAttributes,
+  ct: conntrackAttributes,
   lookup: lookupAttributes,
   counter: counterAttributes,
   queue: queueAttributes,

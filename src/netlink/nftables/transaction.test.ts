@@ -13,8 +13,31 @@ import {
   setAttributes,
   tableAttributes,
 } from "./codecs.js";
-import { type NftCommand, NftConnection } from "./connection.js";
-import { compare, compatQueue, counter, inSet, meta, nativeQueue, networkHeader, verdictOf } from "./expressions.js";
+import type { NftCommand } from "./command.js";
+import { NftConnection } from "./connection.js";
+import {
+  accept,
+  bitAnd,
+  type Checksum,
+  compare,
+  compatQueue,
+  conntrackState,
+  counter,
+  type Expression,
+  immediate,
+  inSet,
+  meta,
+  nativeQueue,
+  networkHeader,
+  notInSet,
+  notrack,
+  outsideRange,
+  setMark,
+  transportHeader,
+  verdictOf,
+  writePayload,
+} from "./expressions.js";
+import { decodeRule, doesTheSame } from "./rule.js";
 
 const tableMessage = message(nfgenmsg, tableAttributes);
 const chainMessage = message(nfgenmsg, chainAttributes);
@@ -44,7 +67,12 @@ const table = "t";
 const say = (...commands: readonly NftCommand[]) => sent(...commands)[0]!;
 
 test("tables and chains", () => {
-  const hooked = { kind: "addChain", table, chain: "nfqlb", hook: "prerouting", priority: -5 } as const;
+  const hooked = {
+    kind: "addChain",
+    table,
+    chain: "nfqlb",
+    hook: { type: "filter", hook: "prerouting", priority: -5 },
+  } as const;
   expect(tableMessage.decode(say({ kind: "addTable", table }), "")).toEqual(
     tableMessage.decode(bytesNamed("nft-table", "nft 'add table inet t'"), ""),
   );
@@ -58,6 +86,17 @@ test("tables and chains", () => {
   );
   expect(chainMessage.decode(say({ kind: "deleteChain", table, chain: "nfqlb" }), "")).toEqual(
     chainMessage.decode(bytesNamed("nft-chain", "nft 'delete chain inet t nfqlb'"), ""),
+  );
+  const routing = { kind: "addChain", table: "u", chain: "snat-local" } as const;
+  const nftRouting = "nft 'add chain inet u snat-local { type route hook output priority -300; policy accept; }'";
+  expect(chainMessage.decode(say({ ...routing, hook: { type: "route", hook: "output", priority: -300 } }), "")).toEqual(
+    chainMessage.decode(bytesNamed("nft-chain", nftRouting), ""),
+  );
+  expect(chainMessage.decode(say({ kind: "acceptByDefault", table: "u", chain: "pre" }), "")).toEqual(
+    chainMessage.decode(bytesNamed("nft-chain", "nft 'add chain inet u pre { policy accept; }'"), ""),
+  );
+  expect(setMessage.decode(say({ kind: "deleteSet", table: "u", set: "spare" }), "")).toEqual(
+    setMessage.decode(bytesNamed("nft-set", "nft 'delete set inet u spare'"), ""),
   );
   expect(ruleMessage.decode(say({ kind: "flushChain", table, chain: "fwmark-5001" }), "")).toEqual(
     ruleMessage.decode(bytesNamed("nft-rule", "nft 'flush chain inet t fwmark-5001'"), ""),
@@ -132,4 +171,131 @@ test("rules: both queue statements", () => {
   const iptables =
     "iptables-nft -t mangle -A PREROUTING -d 10.0.0.1/32 -j NFQUEUE --queue-balance 0:3 --queue-cpu-fanout";
   expect(ours(compatQueue(fanout))).toEqual(only(iptables));
+});
+
+const bytes = (...values: number[]) => new Uint8Array(values);
+const ip4 = [meta("nfproto"), compare("==", bytes(2))];
+/** What nft says for `ip ADDRESS @v4 PROTOCOL PORT … set …`; it takes the checksum of UDP for always there. */
+const portRewrite = (
+  address: Expression[],
+  protocol: number,
+  at: number,
+  from: number[],
+  to: number[],
+  checksum: Checksum,
+) => [
+  ...ip4,
+  ...address,
+  meta("l4proto"),
+  compare("==", bytes(protocol)),
+  transportHeader(at, 2),
+  compare("==", bytes(...from)),
+  immediate(bytes(...to)),
+  writePayload("transport", at, 2, checksum),
+];
+const toV4 = [networkHeader(16, 4), inSet("v4")];
+const icmpType = transportHeader(0, 1);
+
+/** Rules as nft writes them, and ours. */
+const RULES: readonly (readonly [string, readonly Expression[]])[] = [
+  [
+    "pre ip daddr @v4 udp dport 80 udp dport set 8080 counter notrack",
+    [...portRewrite(toV4, 17, 2, [0, 80], [0x1f, 0x90], { type: "internet", offset: 6 }), counter(), notrack()],
+  ],
+  [
+    "pre ip daddr @v4 tcp dport 80 tcp dport set 8080 counter notrack",
+    [...portRewrite(toV4, 6, 2, [0, 80], [0x1f, 0x90], { type: "internet", offset: 16 }), counter(), notrack()],
+  ],
+  [
+    "pre ip saddr != @v4 sctp sport 8080 sctp sport set 80",
+    portRewrite([networkHeader(12, 4), notInSet("v4")], 132, 0, [0x1f, 0x90], [0, 80], { type: "sctp", offset: 8 }),
+  ],
+  ['pre iifname "load-balan*" notrack', [meta("iifname"), compare("==", Buffer.from("load-balan")), notrack()]],
+  [
+    "pre ct state untracked accept",
+    [conntrackState(), bitAnd(bytes(64, 0, 0, 0)), compare("!=", new Uint8Array(4)), accept()],
+  ],
+  [
+    "pre icmp type >= 3 icmp type != 8-10 icmp type <= 12 @th,112,16 & 0x1fff == 0 @th,224,16 set 8080",
+    [
+      ...ip4,
+      meta("l4proto"),
+      compare("==", bytes(1)),
+      icmpType,
+      compare(">=", bytes(3)),
+      icmpType,
+      outsideRange(bytes(8), bytes(10)),
+      icmpType,
+      compare("<=", bytes(12)),
+      transportHeader(14, 2),
+      bitAnd(bytes(0x1f, 0xff)),
+      compare("==", bytes(0, 0)),
+      immediate(bytes(0x1f, 0x90)),
+      writePayload("transport", 28, 2, { type: "none" }),
+    ],
+  ],
+  [
+    "snat-local ip saddr set 192.0.2.1 meta mark set 0",
+    [
+      ...ip4,
+      immediate(bytes(192, 0, 2, 1)),
+      writePayload("network", 12, 4, { type: "internet", offset: 10, isTransport: true }),
+      immediate(new Uint8Array(4)),
+      setMark(),
+    ],
+  ],
+  [
+    "snat-local ip6 saddr set 2001:db8::1",
+    [
+      meta("nfproto"),
+      compare("==", bytes(10)),
+      immediate(new Uint8Array(Buffer.from("20010db8000000000000000000000001", "hex"))),
+      writePayload("network", 8, 16, { type: "none", isTransport: true }),
+    ],
+  ],
+];
+/** In the order in which nft lists them. */
+const LISTED = [6, 7, 0, 1, 2, 3, 4, 5];
+
+test.for(RULES)("rule %s is what nft sends, and is recognised in the kernel's listing alone", ([text, expressions]) => {
+  const [chain = ""] = text.split(" ", 1);
+  const ours = say({ kind: "addRule", table: "u", chain, expressions, comment: "" });
+  const sentByNft = decodeRule(bytesNamed("nft-rule", `nft 'add rule inet u ${text}'`).subarray(nfgenmsg.size));
+  expect(doesTheSame(decodeRule(ours.subarray(nfgenmsg.size)).expressions, sentByNft.expressions)).toBe(true);
+  const recognised = RULES.map((_, i) => {
+    const listed = bytesNamed("nft-rule", `nft list table inet u, message ${LISTED.indexOf(i) + 1}`);
+    return doesTheSame(decodeRule(listed.subarray(nfgenmsg.size)).expressions, expressions);
+  });
+  expect(recognised).toEqual(RULES.map(([other]) => other === text));
+});
+
+test("a rule that differs in one field of one expression is not the same; in what it counted, it is", () => {
+  const checksum = { type: "internet", offset: 6 } as const;
+  const write = writePayload("transport", 2, 2, checksum);
+  const others: readonly (readonly [Expression, readonly Expression[]])[] = [
+    [meta("nfproto"), [meta("l4proto"), meta("mark"), setMark()]],
+    [compare("==", bytes(2)), [compare("!=", bytes(2)), compare("==", bytes(3)), compare("==", bytes(2, 0))]],
+    [inSet("v4"), [notInSet("v4"), inSet("v6"), verdictOf("v4")]],
+    [immediate(bytes(1)), [immediate(bytes(0)), accept()]],
+    [bitAnd(bytes(1)), [bitAnd(bytes(3)), bitAnd(bytes(1, 0))]],
+    [outsideRange(bytes(8), bytes(10)), [outsideRange(bytes(8), bytes(11)), outsideRange(bytes(7), bytes(10))]],
+    [transportHeader(2, 2), [transportHeader(0, 2), transportHeader(2, 4), networkHeader(2, 2), write]],
+    [
+      write,
+      [
+        writePayload("transport", 2, 2, { ...checksum, offset: 16 }),
+        writePayload("transport", 2, 2, { ...checksum, type: "none" }),
+        writePayload("transport", 2, 2, { ...checksum, isTransport: true }),
+        writePayload("network", 2, 2, checksum),
+      ],
+    ],
+    [notrack(), [counter()]],
+  ];
+  for (const [one, differing] of others) {
+    expect(doesTheSame([one], [one])).toBe(true);
+    for (const other of differing) expect(doesTheSame([other], [one]), `${other.name} ${one.name}`).toBe(false);
+  }
+  const counted = { name: "counter", data: new Uint8Array(counter().data).fill(1, 4, 12) };
+  expect(doesTheSame([counted], [counter()])).toBe(true);
+  expect(doesTheSame([], [counter()])).toBe(false);
 });

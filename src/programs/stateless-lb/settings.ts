@@ -148,6 +148,14 @@ const VARIABLES = {
       "folder where the NSP's last state is saved, so that a restart without NSP serves at once; empty: the folder of the table images, which outlives a container's restart; off: nothing is saved",
   },
   queueLength: { name: "NSM_NFQUEUE_LENGTH", kind: "int", default: "1024", meaning: "packets that a queue holds" },
+  interfacePrefix: {
+    name: "NSM_INTERFACE_PREFIX",
+    kind: "string",
+    default: "",
+    meaning:
+      "names of interfaces to targets begin so: fragments from anywhere else are reassembled before they are queued, and " +
+      "connection tracking is off; empty: the first 10 characters of NSM_SERVICE_NAME, with --config neither",
+  },
   shmFolder: { name: "NFQLB_SHM_DIR", kind: "string", default: "/dev/shm", meaning: "folder of the table images" },
   nfqlb: {
     name: "NFQLB_PROGRAM",
