@@ -11,6 +11,7 @@ const entries = {
   "client-agent.cjs": "test/harness/client-agent.ts",
   "target-agent.cjs": "test/harness/target-agent.ts",
   "packet-agent.cjs": "test/harness/packet-agent.ts",
+  "socket-agent.cjs": "test/harness/socket-agent.ts",
   "demo.cjs": "test/harness/demo.ts",
   "whole-path.cjs": "bench/whole-path.ts",
 };

@@ -1,0 +1,162 @@
+// The reconcile loop on a real kernel: what was changed behind its back is put right, told and counted.
+import { afterEach, beforeAll, expect, test } from "vitest";
+import { Reconciler } from "#control";
+import type { Configuration } from "#model";
+import { Steering } from "#steering";
+import { readStreamTable } from "#tables";
+import { enterFreshNamespaces, type Host, ip, makeHost, run } from "../harness/namespace.js";
+
+const FOLDER = "/dev/shm";
+let peer: Host;
+
+/** Counts how often the kernel was read: once per turn. */
+class CountingSteering extends Steering {
+  reads = 0;
+  override read() {
+    this.reads++;
+    return super.read();
+  }
+}
+
+const vips = [{ name: "v4", prefix: "10.0.0.1/32" }];
+const configuration: Configuration = {
+  conduit: { name: "c", trench: "t", portNats: [{ protocol: "udp", port: 80, targetPort: 8080, vips }] },
+  vips,
+  streams: [{ name: "s", conduit: "c", maxTargets: 4 }],
+  flows: [],
+  targets: [{ stream: "s", identifier: 1, addresses: ["172.16.0.2", "fd00::2"] }],
+};
+
+type Entry = { readonly message: string; readonly data?: Readonly<Record<string, unknown>> | undefined };
+type Run = { readonly reconciler: Reconciler; readonly steering: CountingSteering; readonly log: Entry[] };
+const running: Run[] = [];
+
+function start(verifyIntervalMs: number, isWatching: boolean): Run {
+  const log: Entry[] = [];
+  const keep = (message: string, data?: Entry["data"]) => log.push({ message, data });
+  const steering = new CountingSteering();
+  const reconciler = new Reconciler({
+    steering,
+    place: { folder: FOLDER, flowsName: "nfqlb-flows", countOf: () => 0 },
+    kernelPlace: { queue: { first: 0, last: 3, isFanout: false }, targetInterfaces: "load-balan" },
+    offsetStart: 5000,
+    isDataPlaneReady: () => true,
+    verifyIntervalMs,
+    log: { debug: keep, info: keep, error: keep },
+  });
+  if (isWatching) reconciler.start();
+  const one = { reconciler, steering, log };
+  running.push(one);
+  return one;
+}
+
+beforeAll(async () => {
+  enterFreshNamespaces();
+  peer = await makeHost();
+  ip(
+    `link add t0 type veth peer name eth0 netns ${peer.pid}`,
+    "addr add 172.16.0.1/16 dev t0",
+    "addr add fd00::1/64 dev t0 nodad",
+    "link set t0 up",
+  );
+  peer.ip("link set eth0 up");
+  return () => peer.close();
+});
+
+afterEach(() => {
+  for (const { reconciler, steering } of running.splice(0)) {
+    reconciler.stop();
+    reconciler.cleanUp();
+    steering[Symbol.dispose]();
+  }
+});
+
+const lines = (text: string) => text.split("\n").toSorted().join("\n");
+const state = () =>
+  lines(
+    [
+      run("nft", "list", "ruleset"),
+      run("ip", "rule"),
+      run("ip", "-6", "rule"),
+      run("ip", "route", "show", "table", "all"),
+    ].join("\n"),
+  );
+/** Waits until a turn has begun after now. */
+const nextTurn = async ({ steering }: Run) => {
+  const { reads } = steering;
+  await expect.poll(() => steering.reads, { timeout: 5_000 }).toBeGreaterThan(reads);
+};
+
+async function settled(one: Run): Promise<string> {
+  one.reconciler.configure(configuration);
+  await expect.poll(() => run("nft", "list", "ruleset"), { timeout: 5_000 }).toContain("elements = { 10.0.0.1 }");
+  run("nft", "add table inet others"); // an event that is nobody's fault
+  await nextTurn(one);
+  return state();
+}
+const repairs = ({ log }: Run) => log.filter(({ message }) => message === "repaired").map(({ data }) => data!);
+
+test("R19: rules, routes, nft tables and elements that vanish come back on the kernel's word; a repair is told and counted", async () => {
+  const one = start(60_000, true);
+  const before = await settled(one);
+  expect(one.reconciler.repairs).toBe(0);
+  expect(repairs(one)).toEqual([]);
+  const hands = [
+    ["nft", "delete table inet meridio-nat"],
+    ["nft", "insert rule inet meridio-nfqlb nfqlb drop"],
+    ["nft", "delete element inet meridio-nfqlb ipv4-vips { 10.0.0.1 }"],
+    ["ip", "rule", "del", "fwmark", "5001"],
+    ["ip", "route", "flush", "table", "5001"],
+  ] as const;
+  for (const [i, [command, ...args]] of hands.entries()) {
+    const startMs = performance.now();
+    run(command, ...args);
+    await expect.poll(state, { timeout: 5_000, interval: 5 }).toBe(before);
+    expect(performance.now() - startMs).toBeLessThan(1_000);
+    await expect.poll(() => one.reconciler.repairs).toBe(i + 1);
+  }
+  expect(repairs(one)).toHaveLength(hands.length);
+  expect(repairs(one)[2]).toMatchObject({
+    kernel: ["nft add element inet meridio-nfqlb ipv4-vips { 10.0.0.1 }"],
+    repairs: 3,
+  });
+});
+
+test("R19: what no event tells of is found by reading back", async () => {
+  const one = start(50, false);
+  const before = await settled(one);
+  run("nft", "flush chain inet meridio-nfqlb nfqlb");
+  await expect.poll(state, { timeout: 5_000 }).toBe(before);
+  await expect.poll(() => one.reconciler.repairs).toBe(1);
+});
+
+test("a change of the configuration is no repair", async () => {
+  const one = start(60_000, true);
+  await settled(one);
+  one.reconciler.configure({ ...configuration, vips: [{ name: "v4", prefix: "10.0.0.2/32" }], targets: [] });
+  await expect.poll(() => run("nft", "list", "ruleset"), { timeout: 5_000 }).toContain("elements = { 10.0.0.2 }");
+  await expect.poll(() => run("ip", "rule")).not.toContain("5001");
+  expect(one.reconciler.repairs).toBe(0);
+});
+
+test("R5: a target with two addresses of one family is refused, with the reason, once; the others go on", async () => {
+  const one = start(50, true);
+  const both = { stream: "s", identifier: 2, addresses: ["172.16.0.3", "172.16.0.4"] };
+  one.reconciler.configure({ ...configuration, targets: [...configuration.targets, both] });
+  await expect.poll(() => run("nft", "list", "ruleset"), { timeout: 5_000 }).toContain("elements = { 10.0.0.1 }");
+  await nextTurn(one);
+  await nextTurn(one);
+  expect(one.log.filter(({ message }) => message === "target refused")).toEqual([
+    {
+      message: "target refused",
+      data: {
+        name: "172.16.0.3,172.16.0.4",
+        fwmark: 5002,
+        error: "several addresses of one family: only one default route fits into a target's routing table",
+      },
+    },
+  ]);
+  expect(readStreamTable(FOLDER, "tshm-s").active.slice(0, 2)).toEqual(Int32Array.of(5001, -1));
+  expect(run("ip", "rule")).not.toContain("5002");
+  expect(one.reconciler.repairs).toBe(0);
+});
