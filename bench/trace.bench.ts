@@ -16,6 +16,7 @@ import {
 } from "#dataplane";
 import { Classification, parseFlowRule, setFlow } from "#flow";
 import type { PacketBatch, VerdictBuffer } from "#netlink/queue";
+import { Stopwatch } from "#sys";
 import {
   CounterFile,
   createStreamTable,
@@ -108,7 +109,7 @@ const decider = new Decider({
 /** ns per packet: the least of several rounds, and the heap that a packet takes in the last one. */
 function measure(trace: TraceTap, mask: number): { readonly ns: number; readonly heapBytes: number } {
   const watcher = mask === 0 ? null : new TraceWatcher(folder, "trace", mask);
-  const counters = new LoopCounters(block);
+  const counters = new LoopCounters(block, new Stopwatch());
   let best = Number.POSITIVE_INFINITY;
   let heap = 0;
   for (let round = 0; round < ROUNDS; round++) {

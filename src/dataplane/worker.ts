@@ -1,7 +1,7 @@
 import { readlinkSync } from "node:fs";
 import { Classification } from "#flow";
 import { dropUpTo, PacketBatch, VerdictBuffer, WakeUp } from "#netlink/queue";
-import { SendBlock } from "#sys";
+import { SendBlock, Stopwatch } from "#sys";
 import { COUNTER_LAST_PACKET_ID, COUNTER_STARTS, COUNTER_THREAD_ID, CounterFile, TraceFile } from "#tables";
 import { LoopCounters } from "./counters.js";
 import { Decider, type DeciderOptions } from "./decide.js";
@@ -102,7 +102,7 @@ export function serveQueue(settings: WorkerSettings, stop: Int32Array, onReady: 
     tables,
     decider,
     fragments,
-    counters: new LoopCounters(block),
+    counters: new LoopCounters(block, new Stopwatch()),
     trace: new TraceTap({
       file: traceFile,
       ring: traceFile.ring(settings.worker),

@@ -35,5 +35,6 @@ export {
   setReceiveTimeout,
   setSocketOption,
 } from "./socket.js";
+export { Stopwatch } from "./stopwatch.js";
 export { interfaceIndex, interfaceMtu, openTun } from "./tun.js";
 export { connectAbstract, listenAbstract, peerCredentials } from "./unix.js";

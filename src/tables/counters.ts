@@ -48,6 +48,16 @@ export const COUNTER_THREAD_ID = 72;
 export const COUNTER_STARTS = 73;
 /** Id of the last packet received, as its 4 bytes stand in the message; 0 = none yet. */
 export const COUNTER_LAST_PACKET_ID = 74;
+/**
+ * How long packets were in the thread's hands, from the receive to the end of the send that carries their verdicts and
+ * forwards them: of every LATENCY_EVERY-th batch its packets' times, summed in us, and packets by time. Bucket k holds
+ * those of at most LATENCY_FIRST_US * 2^k us, the last one all that took longer.
+ */
+export const COUNTER_LATENCY_SUM_US = 75;
+export const COUNTER_LATENCIES = 76;
+export const LATENCY_BUCKETS = 16;
+export const LATENCY_FIRST_US = 8;
+export const LATENCY_EVERY = 16;
 
 /** What the main thread samples of a queue, as indices into its samples. Time of the sample, CLOCK_MONOTONIC in ms. */
 export const SAMPLE_TIME_MS = 0;

@@ -21,6 +21,8 @@ export {
   COUNTER_FRAGMENT_SWEPT,
   COUNTER_KERNEL_ERRORS,
   COUNTER_LAST_PACKET_ID,
+  COUNTER_LATENCIES,
+  COUNTER_LATENCY_SUM_US,
   COUNTER_OUTCOMES,
   COUNTER_OVERRUNS,
   COUNTER_PACKETS,
@@ -30,6 +32,9 @@ export {
   type CounterBlock,
   CounterFile,
   type DataPlane,
+  LATENCY_BUCKETS,
+  LATENCY_EVERY,
+  LATENCY_FIRST_US,
   readDataPlane,
   SAMPLE_QUEUE_DROPPED,
   SAMPLE_SYSTEM_MS,
@@ -52,6 +57,7 @@ export {
 export { deleteRegion, hasRegion } from "./region.js";
 export {
   createStreamTable,
+  readStreamCounts,
   readStreamTable,
   readTargetHits,
   StreamTableReader,

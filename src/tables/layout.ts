@@ -23,6 +23,9 @@ export const WORD_OWN_BYTES = 6;
 export const WORD_SIZES = 8;
 export const SIZES = 8;
 
+/** float64 index in the header: when the image in force was published, ms since 1970. */
+export const DOUBLE_PUBLISHED_MS = 8;
+
 export const KIND_STREAM = 1;
 export const KIND_FLOWS = 2;
 export const KIND_COUNTERS = 3;

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { isRangeLocked, lockRange, MappedFile, tryLockRange, unlockRange } from "#sys";
 import {
   CapacityError,
+  DOUBLE_PUBLISHED_MS,
   HEADER_BYTES,
   LAYOUT_VERSIONS,
   LayoutError,
@@ -38,10 +39,12 @@ export class Region implements Disposable {
   readonly file: MappedFile;
   readonly header: Int32Array;
   readonly capacity: number;
+  readonly #doubles: Float64Array;
 
   private constructor(file: MappedFile) {
     this.file = file;
     this.header = new Int32Array(file.buffer, 0, HEADER_BYTES / 4);
+    this.#doubles = new Float64Array(file.buffer, 0, HEADER_BYTES / 8);
     this.capacity = this.header[WORD_CAPACITY]! >>> 0;
   }
 
@@ -85,6 +88,7 @@ export class Region implements Disposable {
     header[WORD_GENERATION] = spec.generation ?? 0;
     header[WORD_OWN_BYTES] = ownBytes;
     header.set(spec.sizes.slice(0, SIZES), WORD_SIZES);
+    new Float64Array(file.buffer, 0, HEADER_BYTES / 8)[DOUBLE_PUBLISHED_MS] = Date.now();
     fill(file.u8.subarray(HEADER_BYTES, HEADER_BYTES + capacity));
     const before = openAny(path);
     renameSync(temporary, path);
@@ -103,6 +107,11 @@ export class Region implements Disposable {
   /** Generation in force, as a signed word; image `generation & 1`. */
   get generation(): number {
     return Atomics.load(this.header, WORD_GENERATION);
+  }
+
+  /** When the image in force was published, ms since 1970. */
+  get publishedMs(): number {
+    return this.#doubles[DOUBLE_PUBLISHED_MS]!;
   }
 
   /** Byte offset in the file of the image of a generation. */
@@ -135,6 +144,7 @@ export class Region implements Disposable {
     fill(this.image(current + 1));
     // Orders all of the image's stores before the new number: a reader that sees it sees the image.
     Atomics.store(this.header, WORD_GENERATION, (current + 1) | 0);
+    this.#doubles[DOUBLE_PUBLISHED_MS] = Date.now();
     this.#awaitReaders(current);
   }
 

@@ -1,3 +1,4 @@
+import { readSync } from "node:fs";
 import { effectiveSize, populate, rows } from "#maglev";
 import { KIND_STREAM, LayoutError, OWN_SLOTS } from "./layout.js";
 import { ReaderSlot, Region, withWriter } from "./region.js";
@@ -90,12 +91,41 @@ export function readStreamTable(folder: string, name: string): StreamTable {
  */
 export function readTargetHits(folder: string, name: string): Float64Array {
   using region = Region.open(folder, name, KIND_STREAM);
-  const { targets } = checkSizes(region);
-  const sum = new Float64Array(targets);
-  for (let slot = 0; slot < OWN_SLOTS; slot++) {
-    const hits = hitsOf(region, slot, targets);
-    for (let target = 0; target < targets; target++) sum[target]! += hits[target]!;
-  }
+  return sumHits(region, checkSizes(region).targets);
+}
+
+/** What a table says of itself and its targets, without the table. */
+export type StreamCounts = Omit<StreamTable, "lookup" | "ownFwmark"> & {
+  /** When the image in force was published, ms since 1970. */
+  readonly publishedMs: number;
+  /** Target index → positions that it owns, of `size`. */
+  readonly positions: Float64Array;
+  /** Target index → packets sent there since the table was made. */
+  readonly hits: Float64Array;
+};
+
+/** The numbers of a table, for statistics; copies. @throws ENOENT, {LayoutError} */
+export function readStreamCounts(folder: string, name: string): StreamCounts {
+  using region = Region.open(folder, name, KIND_STREAM);
+  const { size, targets } = checkSizes(region);
+  const slot = new ReaderSlot(region);
+  const generation = slot.enter();
+  const { active, lookup } = tableViews(region, generation, size, targets);
+  const positions = new Float64Array(targets);
+  for (const target of lookup) if (target >= 0) positions[target]!++;
+  const { publishedMs } = region;
+  const hits = sumHits(region, targets);
+  return { size, targets, generation: generation >>> 0, publishedMs, active: active.slice(), positions, hits };
+}
+
+/** Read with read(2): touching a hole of a mapped file would take memory for it, and few slots have ever been used. */
+function sumHits(region: Region, targets: number): Float64Array {
+  const stride = region.ownBytes / 8;
+  const all = new Float64Array(OWN_SLOTS * stride);
+  readSync(region.file.fd, all, 0, all.byteLength, region.ownOffset(0));
+  const sum = all.slice(0, targets);
+  for (let slot = 1; slot < OWN_SLOTS; slot++)
+    for (let target = 0; target < targets; target++) sum[target]! += all[slot * stride + target]!;
   return sum;
 }
 

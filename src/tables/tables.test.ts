@@ -3,7 +3,7 @@ import { mkdtempSync, readdirSync, rmSync, statSync, truncateSync, writeFileSync
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { build } from "esbuild";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
 import { compile, deleteFlow, type FlowRule, parseFlowRule, setFlow } from "#flow";
 import { effectiveSize, populate, rows } from "#maglev";
 import { ROOT } from "../../test/harness/bundled.js";
@@ -17,7 +17,9 @@ import {
   hasRegion,
   readDataPlane,
   readFlows,
+  readStreamCounts,
   readStreamTable,
+  readTargetHits,
   StreamTableReader,
   TABLE_CHANGED,
   TABLE_RETIRED,
@@ -73,6 +75,31 @@ test("a new table is empty, an update fills it, an equal update writes nothing",
   const table = readStreamTable(folder, name);
   expect(table.generation).toBe(1);
   expect(table.lookup.every((index) => index === 3)).toBe(true);
+});
+
+test("the numbers of a table: positions, packets, time of publication; reading them takes no memory", () => {
+  const own = mkdtempSync("/dev/shm/tables-");
+  onTestFinished(() => rmSync(own, { recursive: true }));
+  createStreamTable(own, "t", { size: 100_000, targets: 1_000, ownFwmark: 0 });
+  using counting = new StreamTableReader(own, "t", { isCounting: true });
+  using other = new StreamTableReader(own, "t", { isCounting: true });
+  const beforeMs = Date.now();
+  updateStreamTable(own, "t", (active) => active.fill(5_001, 10, 20));
+  counting.hits[10] = 3;
+  other.hits[10] = 4;
+  other.hits[999] = 5;
+  const { blocks } = statSync(join(own, "t"));
+  const { publishedMs, positions, hits, ...rest } = readStreamCounts(own, "t");
+  expect(statSync(join(own, "t")).blocks).toBe(blocks);
+  expect(publishedMs).toBeGreaterThanOrEqual(beforeMs);
+  expect(publishedMs).toBeLessThanOrEqual(Date.now());
+  expect(rest).toMatchObject({ size: 99_991, targets: 1_000, generation: 1 });
+  const { lookup } = readStreamTable(own, "t");
+  expect([...positions]).toEqual(
+    Array.from(positions, (_, target) => lookup.reduce((sum, owner) => sum + Number(owner === target), 0)),
+  );
+  expect([hits[10], hits[999], hits.reduce((a, b) => a + b)]).toEqual([7, 5, 12]);
+  expect(hits).toEqual(readTargetHits(own, "t"));
 });
 
 test("100 streams of 100 targets fit into 64 MiB with room to spare", () => {

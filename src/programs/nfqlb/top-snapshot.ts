@@ -8,8 +8,7 @@ import {
   COUNTER_STARTS,
   CounterFile,
   readFlows,
-  readStreamTable,
-  readTargetHits,
+  readStreamCounts,
   SAMPLE_QUEUE_DROPPED,
   SAMPLE_SYSTEM_MS,
   SAMPLE_TIME_MS,
@@ -115,15 +114,12 @@ function readQueue(file: CounterFile, queue: number, worker: number, running: Ru
 
 /** The active targets of a stream, and those that are gone but have been counted. */
 function readTargets(folder: string, stream: string): readonly TargetCounts[] {
-  const { size, active, lookup } = readStreamTable(folder, stream);
-  const hits = readTargetHits(folder, stream);
-  const positions = new Float64Array(active.length);
-  for (const target of lookup) if (target >= 0) positions[target]!++;
+  const { size, active, positions, hits } = readStreamCounts(folder, stream);
   return Array.from(active, (fwmark, index) => ({
     stream,
     index,
     fwmark,
-    packets: hits[index] ?? 0,
+    packets: hits[index]!,
     ideal: positions[index]! / size,
   })).filter(({ fwmark, packets }) => fwmark >= 0 || packets > 0);
 }
