@@ -45,6 +45,8 @@ export type Target = {
   readonly stream: string;
   readonly identifier: number;
   readonly addresses: readonly string[];
+  /** The addresses as they were registered, with prefix lengths, in that order: for people and for labels of metrics. */
+  readonly ips?: readonly string[];
 };
 
 /** Everything one instance needs to know, as one value. Streams, flows and targets of other conduits are left out. */

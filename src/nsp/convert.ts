@@ -146,7 +146,7 @@ export function readTarget(bytes: Uint8Array, stream: string): Candidate<Target>
       if (status !== Target_Status.ENABLED || type !== Target_Type.DEFAULT) return null;
       const text = context["identifier"] ?? "";
       if (!/^[+-]?[0-9]+$/.test(text)) throw new ConfigError("identifier", text, "a whole number is needed");
-      return { stream, identifier: Number(text), addresses: targetAddresses(ips) };
+      return { stream, identifier: Number(text), addresses: targetAddresses(ips), ips };
     },
   );
 }

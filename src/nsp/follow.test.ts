@@ -42,8 +42,8 @@ test("a file comes out of the watches as the configuration it says", async () =>
       },
     ],
     targets: [
-      { stream: "web", identifier: 1, addresses: ["172.16.0.11", "fd00::11"] },
-      { stream: "web", identifier: 2, addresses: ["172.16.0.12", "fd00::12"] },
+      { stream: "web", identifier: 1, addresses: ["172.16.0.11", "fd00::11"], ips: ["172.16.0.11/24", "fd00::11/64"] },
+      { stream: "web", identifier: 2, addresses: ["172.16.0.12", "fd00::12"], ips: ["172.16.0.12/24", "fd00::12/64"] },
     ],
   });
   expect(update).toMatchObject({ origin: "nsp", frontends: [], refusals: [] });
@@ -63,7 +63,7 @@ test("a target registers, is enabled by its second registration, and goes when i
   await client.unary(TargetRegistry.method.register, target);
   await expect.poll(() => seen.updates.length).toBe(2);
   const [first, second] = seen.updates;
-  const three = { stream: "web", identifier: 3, addresses: ["172.16.0.13"] };
+  const three = { stream: "web", identifier: 3, addresses: ["172.16.0.13"], ips: ["172.16.0.13/24"] };
   expect(second!.changes.targets).toEqual({ added: [three], changed: [], removed: [] });
   expect(second!.changes).toMatchObject({ isConduitChanged: false, flows: { added: [], changed: [], removed: [] } });
   expect(second!.configuration.vips).toBe(first!.configuration.vips);
@@ -82,7 +82,7 @@ test("O15: another address of a target is one change of that target", async () =
   const [one, two] = store.configuration.targets;
   store.configure({ ...store.configuration, targets: [one!, { ...two!, ips: ["172.16.0.99"] }] });
   await expect.poll(() => seen.updates.length).toBe(2);
-  const changed = [{ stream: "web", identifier: 2, addresses: ["172.16.0.99"] }];
+  const changed = [{ stream: "web", identifier: 2, addresses: ["172.16.0.99"], ips: ["172.16.0.99"] }];
   expect(seen.updates[1]!.changes.targets).toEqual({ added: [], changed, removed: [] });
 });
 
@@ -107,8 +107,8 @@ test("R4, R5, O17: bad targets are refused one by one, once; the others go on", 
   const seen = stage.follow(address);
   await expect.poll(() => seen.updates.length).toBe(1);
   expect(seen.updates[0]!.configuration.targets).toEqual([
-    { stream: "web", identifier: 1, addresses: ["172.16.0.11", "fd00::11"] },
-    { stream: "web", identifier: 9, addresses: ["172.16.0.9"] },
+    { stream: "web", identifier: 1, addresses: ["172.16.0.11", "fd00::11"], ips: ["172.16.0.11/24", "fd00::11/64"] },
+    { stream: "web", identifier: 9, addresses: ["172.16.0.9"], ips: ["172.16.0.9"] },
   ]);
   expect(seen.refused).toEqual([
     [
