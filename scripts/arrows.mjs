@@ -17,6 +17,7 @@ export const floors = {
   rpc: 1,
   flow: 2,
   tables: 3,
+  availability: 3,
   steering: 3,
   nsp: 3,
   dataplane: 4,
@@ -30,6 +31,7 @@ const blind = {
   flow: ["sys", "netlink", "rpc"],
   tables: ["netlink", "rpc"],
   steering: ["packet", "rpc", "flow"],
+  availability: ["netlink", "packet", "tables"],
   nsp: ["netlink", "packet"],
   dataplane: ["rpc", "steering", "nsp"],
   control: ["packet", "netlink"],
@@ -39,10 +41,11 @@ const blind = {
 const homes = {
   koffi: ["sys"],
   "@grpc/grpc-js": ["rpc"],
-  "@bufbuild/protobuf": ["rpc", "nsp"],
+  "@bufbuild/protobuf": ["rpc", "nsp", "availability"],
   libsql: ["nsp"],
   yaml: ["nsp"],
   pino: ["programs"],
+  "prom-client": ["programs"],
 };
 
 /** @param {string} folder @returns {string[]} */

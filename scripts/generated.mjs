@@ -37,13 +37,18 @@ settle(
   `# Settings of stateless-lb\n\nEnvironment variables. Names, types and defaults are Meridio's up to \`NSM_SOCKET\`; values are read as Go reads them. A variable that\nis set to the empty text counts as set. Generated from \`src/programs/stateless-lb/settings.ts\`.\n\n${settingsTable()}`,
 );
 
-/** Messages of the contracts: folder below proto/ → room whose gen/ has them. */
-const contracts = { nsp: "nsp", grpc: "rpc" };
-for (const [contract, room] of Object.entries(contracts)) {
+/** Messages of the contracts: room whose gen/ has them → paths below proto/. */
+const contracts = {
+  nsp: ["nsp"],
+  rpc: ["grpc"],
+  availability: ["loadbalancer", "nsp/v1/model.proto"], // its one foreign message, so that rooms stay apart
+};
+for (const [room, paths] of Object.entries(contracts)) {
   const out = `src/${room}/gen`;
   const plugin = { local: "node_modules/.bin/protoc-gen-es", out, opt: ["target=js+dts", "import_extension=js"] };
   const template = JSON.stringify({ version: "v2", plugins: [plugin] });
-  const args = ["generate", "--output", folder, "--template", template, "--path", `proto/${contract}`];
+  const chosen = paths.flatMap((path) => ["--path", `proto/${path}`]);
+  const args = ["generate", "--output", folder, "--template", template, ...chosen];
   execFileSync(join(root, "node_modules/.bin/buf"), args, { cwd: root, stdio: "inherit" });
   for (const entry of readdirSync(join(folder, out), { withFileTypes: true, recursive: true })) {
     if (!entry.isFile()) continue;

@@ -92,6 +92,12 @@ export const be64 = fixed<bigint>(
   (view, value) => view.setBigUint64(0, value),
   (view) => view.getBigUint64(0),
 );
+/** Host order. */
+export const u64 = fixed<bigint>(
+  8,
+  (view, value) => view.setBigUint64(0, value, true),
+  (view) => view.getBigUint64(0, true),
+);
 /** Signed, network order: priorities of chains. */
 export const be32s = fixed<number>(
   4,

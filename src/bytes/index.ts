@@ -16,5 +16,6 @@ export {
   u8,
   u16,
   u32,
+  u64,
   type ValueOf,
 } from "./codec.js";

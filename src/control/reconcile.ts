@@ -35,6 +35,36 @@ export type ReconcilerOptions = {
   /** The kernel is read back so often even when nothing tells of a change, in ms. */
   readonly verifyIntervalMs: number;
   readonly log: Log;
+  /** Told after each turn. */
+  readonly onTurn?: (turn: Turn) => void;
+};
+
+/** What a turn found and did; for status, health and metrics. */
+export type Turn = {
+  /** null before the first one. */
+  readonly configuration: Configuration | null;
+  readonly offsets: Offsets;
+  /** Targets that get no packets, by fwmark: why, as a word; the log has the sentence. */
+  readonly pending: ReadonlyMap<number, string>;
+  /** What this kernel cannot serve; targets among it are pending too. */
+  readonly refusals: readonly Pick<Refusal, "what">[];
+  readonly durationMs: number;
+  /** Changes of the kernel that were tried. */
+  readonly kernelSteps: number;
+  /** Those that put right what was changed or gone. */
+  readonly repairs: number;
+  /** Changes that the kernel refused; they are tried again. */
+  readonly failedSteps: number;
+  /** The turn broke off. */
+  readonly hasFailed: boolean;
+};
+
+/** What {@link Reconciler} did in a turn that did not break off. */
+type Done = {
+  readonly failures: readonly Failure[];
+  readonly refusals: readonly Refusal[];
+  readonly steps: number;
+  readonly repairs: number;
 };
 
 /** Events of the kernel come in swarms, also for our own changes; one turn per so many ms is enough. */
@@ -96,19 +126,38 @@ export class Reconciler {
   }
 
   #turn(): void {
+    const startMs = performance.now();
+    const configuration = this.#configuration;
+    let done: Done = { failures: [], refusals: [], steps: 0, repairs: 0 };
+    let hasFailed = false;
     try {
-      const failures = this.#configuration === null ? [] : this.#reconcile(this.#configuration);
-      this.#tellFailures(failures);
+      if (configuration !== null) done = this.#reconcile(configuration);
+      this.#tellFailures(done.failures);
       this.wake(this.#options.verifyIntervalMs);
-      if (failures.length > 0) this.#retry();
+      if (done.failures.length > 0) this.#retry();
       else this.#retryMs = FIRST_RETRY_MS;
     } catch (error) {
+      hasFailed = true;
       this.#options.log.error("reconcile failed", { error: (error as Error).message });
       this.#retry();
     }
+    this.#options.onTurn?.({
+      configuration,
+      offsets: this.#offsets,
+      pending: new Map([
+        ...done.failures.flatMap(({ fwmark, errno }) => (fwmark === null ? [] : [[fwmark, errno] as const])),
+        ...done.refusals.flatMap(({ fwmark }) => (fwmark === null ? [] : [[fwmark, "refused"] as const])),
+      ]),
+      refusals: done.refusals,
+      durationMs: performance.now() - startMs,
+      kernelSteps: done.steps,
+      repairs: done.repairs,
+      failedSteps: done.failures.length,
+      hasFailed,
+    });
   }
 
-  #reconcile(configuration: Configuration): readonly Failure[] {
+  #reconcile(configuration: Configuration): Done {
     const { steering, place, isDataPlaneReady, log } = this.#options;
     const { desired, kernel, refusals, offsets } = this.#desiredOf(configuration);
     this.#keepOffsets(offsets);
@@ -129,7 +178,7 @@ export class Reconciler {
     } else if (planLength(done) > 0 || changes.length > 0) {
       log.info("reconciled", { changes, kernel: formatPlan(done).slice(0, 100), failures: failed.length });
     }
-    return failed;
+    return { failures: failed, refusals, steps: planLength(done), repairs: repairs.length };
   }
 
   /** `kernel`: what can be served of desired.kernel. */

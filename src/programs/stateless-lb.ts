@@ -1,17 +1,21 @@
 // The control plane: reads settings, wires the rooms, minds signals. What it does is in src/control/reconcile.ts.
 import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { type Log, Reconciler, unpublish } from "#control";
 import type { Configuration } from "#model";
-import { type ConfigurationFile, followConfiguration, formatRefusal } from "#nsp";
+import { type ConfigurationFile, followConfiguration, formatRefusal, type NspUpdate } from "#nsp";
 import { Steering } from "#steering";
 import { CounterFile, ensureFlows } from "#tables";
 import { DataPlane } from "./stateless-lb/data-plane.js";
 import { startEmbeddedNsp } from "./stateless-lb/embedded-nsp.js";
+import { InstanceState } from "./stateless-lb/instance-state.js";
 import { createLog } from "./stateless-lb/log.js";
+import { metricSources } from "./stateless-lb/metrics/sources.js";
 import { runNsp } from "./stateless-lb/nsp-command.js";
+import { startPublicServices } from "./stateless-lb/public-services.js";
+import { StartError, servedBy } from "./stateless-lb/served-by.js";
 import { describeVariables, readSettings, type Settings, SettingsError } from "./stateless-lb/settings.js";
 
 const FLOWS = "nfqlb-flows";
@@ -45,9 +49,6 @@ Signals: SIGTERM, SIGINT, SIGQUIT end it in order, a second one at once; SIGHUP 
 Environment variables (name, type, default, meaning):
 ${describeVariables()}`;
 
-/** A start that cannot succeed; the message is one line that says what to do. */
-class StartError extends Error {}
-
 type Options = { readonly config: string | undefined; readonly isDryRun: boolean };
 
 /** Where the configuration comes from. */
@@ -71,14 +72,19 @@ async function main(): Promise<number> {
   using steering = new Steering();
   const source = options.config === undefined ? meshSource(settings) : await fileSource(options.config, settings, log);
   ensureFlows(settings.shmFolder, FLOWS);
-  const wakeOnReady = { wake: () => {} };
+  const state = new InstanceState(options.config === undefined ? hostname() : null);
+  const late = { wake: () => {}, refresh: () => {} }; // of what is made further down
   const dataPlane = new DataPlane({
     program: settings.nfqlb || join(__dirname, "nfqlb"),
     folder: settings.shmFolder,
     queues: settings.queues,
     queueLength: settings.queueLength,
     log,
-    onReady: () => wakeOnReady.wake(),
+    onReady: () => late.wake(),
+    onDown: () => {
+      state.dataPlaneDied();
+      late.refresh();
+    },
   });
   const place = {
     folder: settings.shmFolder,
@@ -96,6 +102,10 @@ async function main(): Promise<number> {
     isDataPlaneReady: () => dataPlane.isReady,
     verifyIntervalMs: VERIFY_INTERVAL_MS,
     log,
+    onTurn: (turn) => {
+      state.takeTurn(turn);
+      late.refresh();
+    },
   });
   if (options.isDryRun) {
     const configuration = await firstConfiguration(source, settings, log);
@@ -108,7 +118,30 @@ async function main(): Promise<number> {
     await source.close();
     return 0;
   }
-  wakeOnReady.wake = () => reconciler.wake(0);
+  const services = await startPublicServices({
+    ...servedBy(settings, process.env, options.config !== undefined),
+    hostName: hostname(),
+    probeTimeoutMs: settings.probeTimeoutMs,
+    state: () => state.serviceState(dataPlane.isReady),
+    onProbe: (isAnswering) => {
+      state.areSocketsAnswering = isAnswering;
+    },
+    sources: (health, isAvailable) =>
+      metricSources({
+        settings,
+        place: { flowsName: FLOWS, countersName: COUNTERS, trench: source.trench, conduit: source.conduit },
+        state,
+        hits: () => steering.counters(),
+        health,
+        isAvailable,
+      }),
+    log,
+  });
+  late.refresh = services.refresh;
+  late.wake = () => {
+    reconciler.wake(0);
+    services.refresh();
+  };
   log.info("start", {
     version: process.env["BUILD_VERSION"],
     features: steering.features,
@@ -116,11 +149,20 @@ async function main(): Promise<number> {
   });
   await dataPlane.start();
   reconciler.start();
-  const following = follow(source, settings, log, ending.signal, (configuration) =>
-    reconciler.configure(configuration),
-  );
+  const following = follow(source, settings, log, ending.signal, {
+    onUpdate: (update) => {
+      state.takeUpdate(update);
+      if (!update.changes.isEmpty) reconciler.configure(update.configuration);
+      services.refresh();
+    },
+    onConnection: (isConnected) => {
+      state.isNspConnected = isConnected;
+      services.refresh();
+    },
+  });
   await Promise.race([untilSignal(source.reload, log), following]); // following ends before a signal only by a fault
   // In this order no packet is queued to nobody, and none that is queued loses its way.
+  services.leave();
   ending.abort();
   reconciler.stop();
   const left = [...reconciler.releaseTraffic()];
@@ -129,6 +171,7 @@ async function main(): Promise<number> {
   for (const { message } of left) log.error("not cleaned up", { error: message });
   unpublish(place);
   await following;
+  await services.close();
   await source.close();
   log.info("end");
   return 0;
@@ -209,13 +252,18 @@ function chooseConduit({ configuration }: ConfigurationFile, wanted: string): st
   return names.includes(wanted) ? wanted : names[0]!;
 }
 
-/** Hands on every configuration that differs from the last one, until `signal`. */
+type FollowEvents = {
+  readonly onUpdate: (update: NspUpdate) => void;
+  readonly onConnection: (isConnected: boolean) => void;
+};
+
+/** Hands on everything that the NSP says anew, until `signal`. */
 async function follow(
   source: Source,
   settings: Settings,
   log: Log,
   signal: AbortSignal,
-  onConfiguration: (configuration: Configuration) => void,
+  { onUpdate, onConnection }: FollowEvents,
 ): Promise<void> {
   const { maxBackoffMs, keepaliveMs, emptyGraceMs, doFlowsWithoutVipsMatchAll } = settings;
   const updates = followConfiguration({
@@ -225,8 +273,10 @@ async function follow(
     emptyGraceMs,
     doFlowsWithoutVipsMatchAll,
     state: source.stateFolder === null ? null : { folder: source.stateFolder, nowMs: Date.now },
-    onConnection: (isConnected, reason) =>
-      log.info(isConnected ? "NSP connected" : "NSP disconnected", reason === "" ? {} : { reason }),
+    onConnection: (isConnected, reason) => {
+      log.info(isConnected ? "NSP connected" : "NSP disconnected", reason === "" ? {} : { reason });
+      onConnection(isConnected);
+    },
     onWaiting: (what) => log.info("the NSP has not told everything yet", { waitingFor: what }),
     onStateFault: (error) => log.error("saved NSP state", { error }),
     signal,
@@ -240,7 +290,7 @@ async function follow(
     if (update.origin !== origin)
       log.info(`configuration from ${update.origin === "nsp" ? "the NSP" : "the saved state"}`);
     origin = update.origin;
-    if (!update.changes.isEmpty) onConfiguration(update.configuration);
+    onUpdate(update);
   }
 }
 
@@ -252,7 +302,8 @@ async function firstConfiguration(source: Source, settings: Settings, log: Log):
         reject(new StartError(`no configuration from ${source.address} in ${DRY_RUN_DEADLINE_MS / 1000} s`));
       setTimeout(late, DRY_RUN_DEADLINE_MS).unref();
       const quiet: Log = { ...log, info: () => {}, debug: () => {} };
-      follow({ ...source, stateFolder: null }, settings, quiet, ending.signal, resolve).catch(reject);
+      const events = { onUpdate: (update: NspUpdate) => resolve(update.configuration), onConnection: () => {} };
+      follow({ ...source, stateFolder: null }, settings, quiet, ending.signal, events).catch(reject);
     });
   } finally {
     ending.abort();

@@ -1,4 +1,5 @@
 import { create } from "@bufbuild/protobuf";
+import { type ClientOptions, RpcClient } from "./client.js";
 import {
   type HealthCheckRequest,
   HealthCheckResponseSchema,
@@ -16,6 +17,12 @@ export type HealthStatus = "SERVING" | "NOT_SERVING";
 export class Health {
   readonly #statuses = new Map<string, HealthStatus>();
   readonly #watchers = new Set<{ readonly name: string; readonly tell: () => void }>();
+  readonly #onFailingCheck: (name: string) => void;
+
+  /** @param onFailingCheck a Check is about to be answered with NOT_SERVING */
+  constructor(onFailingCheck: (name: string) => void = () => {}) {
+    this.#onFailingCheck = onFailingCheck;
+  }
 
   /** Sets a status; watchers of that name hear of a change at once. */
   set(name: string, status: HealthStatus): void {
@@ -49,7 +56,9 @@ export class Health {
   }
 
   #check(name: string): object {
-    if (!this.#statuses.has(name)) throw new StatusError("NOT_FOUND", `service "${name}" is not known`);
+    const status = this.#statuses.get(name);
+    if (status === undefined) throw new StatusError("NOT_FOUND", `${name} check failed: unknown service`);
+    if (status !== "SERVING") this.#onFailingCheck(name);
     return this.#answer(name);
   }
 
@@ -59,4 +68,15 @@ export class Health {
       status: status === undefined ? ServingStatus.SERVICE_UNKNOWN : ServingStatus[status],
     });
   }
+}
+
+/** Asks a server for a status, over a connection of its own. @throws {RpcError} for example DEADLINE_EXCEEDED */
+export async function checkHealth(
+  server: ClientOptions,
+  service: string,
+  { deadlineMs }: { readonly deadlineMs: number },
+): Promise<HealthStatus> {
+  using client = new RpcClient(server);
+  const { status } = await client.unary(HealthDesc.method.check, { service }, { deadlineMs });
+  return status === ServingStatus.SERVING ? "SERVING" : "NOT_SERVING";
 }

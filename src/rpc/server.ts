@@ -1,4 +1,4 @@
-import { rmSync } from "node:fs";
+import { chmodSync } from "node:fs";
 import type { DescMethod, DescService } from "@bufbuild/protobuf";
 import {
   Server,
@@ -10,6 +10,7 @@ import {
 } from "@grpc/grpc-js";
 import { toServiceDefinition } from "./definition.js";
 import { type Security, serverCredentials } from "./security.js";
+import { clearSocketPath } from "./socket-path.js";
 
 /** How often an idle connection is asked whether its client still lives; one that is silent for 20 s more is closed. */
 const KEEPALIVE_MS = 60_000;
@@ -40,9 +41,11 @@ export class StatusError extends Error {
 
 export type ServerOptions = {
   readonly services: readonly Service[];
-  /** Unix sockets (`unix:/path`; an old socket file is replaced) and TCP (`host:port`, port 0 = any). */
+  /** Unix sockets (`unix:/path`; a socket that nobody listens on any more is replaced) and TCP (`host:port`, port 0 = any). */
   readonly listen: readonly string[];
   readonly security: Security;
+  /** Mode of the unix sockets; what the process's mask leaves unless given. */
+  readonly socketMode?: number;
 };
 
 export type RunningServer = {
@@ -57,14 +60,19 @@ export type RunningServer = {
  * newest waits, so a slow client costs one answer's memory and holds up nobody.
  * @throws {Error} an address cannot be listened on
  */
-export async function startServer({ services, listen, security }: ServerOptions): Promise<RunningServer> {
+export async function startServer({ services, listen, security, socketMode }: ServerOptions): Promise<RunningServer> {
   const server = new Server({ "grpc.keepalive_time_ms": KEEPALIVE_MS });
   const streams = new Set<ServerWritableStream<object, object>>();
   for (const { desc, handlers } of services)
     server.addService(toServiceDefinition(desc), implement(desc, handlers, streams));
   const addresses: string[] = [];
   try {
-    for (const address of listen) addresses.push(await bind(server, address, security));
+    for (const address of listen) {
+      const path = address.startsWith("unix:") ? address.slice("unix:".length) : null;
+      if (path !== null) await clearSocketPath(path);
+      addresses.push(await bind(server, address, security));
+      if (path !== null && socketMode !== undefined) chmodSync(path, socketMode);
+    }
   } catch (error) {
     server.forceShutdown();
     throw error;
@@ -84,7 +92,6 @@ function close(server: Server, streams: ReadonlySet<ServerWritableStream<object,
 }
 
 function bind(server: Server, address: string, security: Security): Promise<string> {
-  if (address.startsWith("unix:")) rmSync(address.slice("unix:".length), { force: true });
   return new Promise((resolve, reject) => {
     server.bindAsync(address, serverCredentials(security), (error, port) => {
       if (error !== null) reject(error);

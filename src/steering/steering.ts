@@ -1,6 +1,6 @@
 import { isIpv4, parseAddress } from "#model";
 import { NetlinkError } from "#netlink";
-import { decodeCounter, NftConnection, type NftFeatures, probeNftables, watchNftables } from "#netlink/nftables";
+import { NftConnection, type NftFeatures, probeNftables, watchNftables } from "#netlink/nftables";
 import { defaultRoute, RouteConnection, watchRoutes } from "#netlink/route";
 import { formatStep } from "./format.js";
 import { formatGateway } from "./nft-format.js";
@@ -123,10 +123,9 @@ export class Steering implements Disposable {
   /** What each target got since its counter was made, by fwmark; one dump for all. */
   counters(): ReadonlyMap<number, Hits> {
     const hits = new Map<number, Hits>();
-    for (const { chain, expressions } of this.#nft.rules(METRICS_TABLE) ?? []) {
+    for (const { chain, packets, bytes } of this.#nft.counters(METRICS_TABLE)) {
       const fwmark = fwmarkOfChain(chain);
-      const found = expressions.find(({ name }) => name === "counter");
-      if (fwmark !== null && found !== undefined) hits.set(fwmark, decodeCounter(found.data));
+      if (fwmark !== null) hits.set(fwmark, { packets, bytes });
     }
     return hits;
   }

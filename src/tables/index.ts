@@ -60,6 +60,7 @@ export {
   readStreamCounts,
   readStreamTable,
   readTargetHits,
+  type StreamCounts,
   StreamTableReader,
   updateStreamTable,
 } from "./stream-table.js";

@@ -175,6 +175,8 @@ test("a load balancer that restarts while the NSP is away serves at once what it
   const env = {
     NSM_MESH_ENABLED: "false",
     NSM_NSP_INSECURE: "true",
+    NSM_SOCKET: "",
+    NSM_HEALTH_SOCKET: "",
     NSM_NSP_SERVICE: address,
     NSM_TRENCH_NAME: "trench-a",
     NSM_NFQUEUE: "9",

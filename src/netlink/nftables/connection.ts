@@ -20,6 +20,7 @@ import {
   setAttributes,
 } from "./codecs.js";
 import { NFPROTO_INET, type NftCommand, toRequests } from "./command.js";
+import { type RuleCounter, readRuleCounter } from "./counter-list.js";
 import { decodeRule, type ListedRule } from "./rule.js";
 import { type Element, type ListedSet, readElements, readSet } from "./set.js";
 
@@ -74,6 +75,12 @@ export class NftConnection implements Disposable {
     );
     this.#rules.set(table, listed);
     return messages === null ? null : [...listed.values()];
+  }
+
+  /** The counters of a table's rules, one per rule that has any; none when there is no such table. */
+  counters(table: string): readonly RuleCounter[] {
+    const query = ruleAttributes.encode({ table }, "");
+    return (this.#dump("NFT_MSG_GETRULE", NFT_MSG_GETRULE, query) ?? []).flatMap((rule) => readRuleCounter(rule) ?? []);
   }
 
   /** A table's sets and maps that have a name of their own, or null when there is no such table. */

@@ -157,12 +157,6 @@ export function counter(): Expression {
   return { name: "counter", data: counterAttributes.encode({ bytes: 0n, packets: 0n }, "counter") };
 }
 
-/** What a counter expression of a listed rule has counted. */
-export function decodeCounter(data: Uint8Array): { readonly packets: number; readonly bytes: number } {
-  const { packets, bytes } = counterAttributes.decode(data, "counter");
-  return { packets: Number(packets ?? 0n), bytes: Number(bytes ?? 0n) };
-}
-
 /** Queues first … last. */
 export type QueueRange = {
   readonly first: number;

@@ -10,7 +10,6 @@ export {
   compatQueue,
   conntrackState,
   counter,
-  decodeCounter,
   type Expression,
   immediate,
   inSet,

@@ -5,7 +5,7 @@ import { NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE } from "../message.js";
 import { NETLINK_ROUTE, openNetlink } from "../open.js";
 import { addressQuery, decodeAddress, type LocalAddress, RTM_GETADDR } from "./address.js";
 import type { Family } from "./family.js";
-import { decodeLink, type Link, linkQuery, RTM_GETLINK } from "./link.js";
+import { decodeCountedLink, decodeLink, type Link, type LinkStatistics, linkQuery, RTM_GETLINK } from "./link.js";
 import {
   decodeNeighbor,
   describeNeighbor,
@@ -101,7 +101,12 @@ export class RouteConnection implements Disposable {
   }
 
   links(): readonly Link[] {
-    return this.#dump("RTM_GETLINK", RTM_GETLINK, linkQuery(), decodeLink);
+    return this.#dump("RTM_GETLINK", RTM_GETLINK, linkQuery({ isCounting: false }), decodeLink);
+  }
+
+  /** All links with what they have counted. */
+  countedLinks(): readonly (Link & { readonly statistics: LinkStatistics })[] {
+    return this.#dump("RTM_GETLINK", RTM_GETLINK, linkQuery({ isCounting: true }), decodeCountedLink);
   }
 
   /** The host's own addresses, of both families. */

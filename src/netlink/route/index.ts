@@ -3,7 +3,7 @@ export type { LocalAddress } from "./address.js";
 export { RouteConnection } from "./connection.js";
 export { type RouteEvent, type RouteObject, watchRoutes } from "./events.js";
 export type { Family } from "./family.js";
-export type { Link } from "./link.js";
+export type { Link, LinkStatistics } from "./link.js";
 export { type Neighbor, type NeighborKey, NeighborState } from "./neighbor.js";
 export { defaultRoute, type NextHop, type Route } from "./route.js";
 export type { Rule } from "./rule.js";

@@ -23,6 +23,8 @@ export type DataPlaneOptions = {
   readonly log: Log;
   /** All queues are served (again). */
   readonly onReady: () => void;
+  /** It has ended unasked; another one is on its way. */
+  readonly onDown: () => void;
 };
 
 /**
@@ -103,6 +105,7 @@ export class DataPlane {
   #ended(cause: string): void {
     this.#onExit?.();
     if (this.#isStopping) return;
+    this.#options.onDown();
     const isStable = performance.now() - this.#startedMs >= STABLE_MS;
     this.#quickDeaths = isStable ? 0 : this.#quickDeaths + 1;
     const isFirst = this.#quickDeaths <= 1; // at once: packets are being lost

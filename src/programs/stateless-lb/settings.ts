@@ -107,14 +107,20 @@ const VARIABLES = {
     name: "NSM_METRICS_ENABLED",
     kind: "bool",
     default: "false",
-    meaning: "metrics endpoint on or off (not in this version)",
+    meaning: "serve metrics on or off",
   },
-  metricsPort: { name: "NSM_METRICS_PORT", kind: "int", default: "2223", meaning: "port of the metrics endpoint" },
+  metricsPort: {
+    name: "NSM_METRICS_PORT",
+    kind: "int",
+    default: "2223",
+    meaning: "port of the metrics, on all addresses, path /metrics",
+  },
   socket: {
     name: "NSM_SOCKET",
     kind: "URL",
     default: "unix:///var/lib/meridio/lb.sock",
-    meaning: "socket of the stream availability service (not in this version)",
+    meaning:
+      "where a frontend hears of our availability, unix:///path or tcp://host:port; empty: nowhere; with --config only if set",
   },
   isMeshEnabled: {
     name: "NSM_MESH_ENABLED",
@@ -127,6 +133,18 @@ const VARIABLES = {
     kind: "bool",
     default: "false",
     meaning: "talk to the NSP in plain text, without identities",
+  },
+  isSocketInsecure: {
+    name: "NSM_SOCKET_INSECURE",
+    kind: "bool",
+    default: "false",
+    meaning: "serve NSM_SOCKET in plain text, without identities",
+  },
+  healthSocket: {
+    name: "NSM_HEALTH_SOCKET",
+    kind: "URL",
+    default: "unix:///tmp/health.sock",
+    meaning: "where probes ask, in plain text; empty: nowhere; with --config only if set",
   },
   emptyGraceMs: {
     name: "NSM_NSP_EMPTY_GRACE",

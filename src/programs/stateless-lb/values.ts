@@ -71,3 +71,16 @@ export function parseQueues(text: string): { readonly first: number; readonly la
   }
   return { first: Number(first), last: Number(last) };
 }
+
+/**
+ * Where a server listens, from a URL: `unix:///path` or `tcp://host:port`, an empty host being all addresses; "" for "".
+ * @throws {ValueError}
+ */
+export function toListenAddress(url: string): string {
+  if (url === "") return "";
+  const path = /^unix:(?:\/\/)?(\/.+)$/.exec(url)?.[1];
+  if (path !== undefined) return `unix:${path}`;
+  const [, host, port] = /^tcp:\/\/(\[[0-9a-fA-F:.]+\]|[^:/]*):([0-9]{1,5})\/?$/.exec(url) ?? [];
+  if (port === undefined || Number(port) > 65_535) throw new ValueError("unix:///path or tcp://host:port is needed");
+  return `${host === "" ? "[::]" : host}:${port}`;
+}

@@ -1,0 +1,122 @@
+import type { ServiceState } from "#availability";
+import type { Turn } from "#control";
+import type { NspUpdate } from "#nsp";
+import type { ControlNumbers } from "./metrics/control-metrics.js";
+import type { TargetView } from "./metrics/stream-metrics.js";
+
+/** Bounds in seconds of the turns' durations; the last bucket has none. */
+const TURN_BOUNDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5] as const;
+
+const REFUSABLE = ["VIP", "stream", "flow", "target", "port NAT"] as const;
+
+/** What the parts of this program told last, and what they told in all: for health, availability and metrics. */
+export class InstanceState {
+  isNspConnected = false;
+  areSocketsAnswering = false;
+  readonly #hostName: string;
+  readonly #hasFrontend: boolean;
+  #update: NspUpdate | null = null;
+  #turn: Turn | null = null;
+  #targets: { readonly of: Turn; readonly list: readonly TargetView[] } | null = null;
+  /** Turns by duration. */
+  readonly #turnCounts = new Float64Array(TURN_BOUNDS.length + 1);
+  #turnSeconds = 0;
+  #failedTurns = 0;
+  #kernelSteps = 0;
+  #failedSteps = 0;
+  #repairs = 0;
+  #dataPlaneDeaths = 0;
+
+  /** @param hostName identifier of the frontend of this host; null when there is none to wait for */
+  constructor(hostName: string | null) {
+    this.#hostName = hostName ?? "";
+    this.#hasFrontend = hostName !== null;
+  }
+
+  takeUpdate(update: NspUpdate): void {
+    this.#update = update;
+  }
+
+  takeTurn(turn: Turn): void {
+    this.#turn = turn;
+    const seconds = turn.durationMs / 1_000;
+    const bucket = TURN_BOUNDS.findIndex((bound) => seconds <= bound);
+    this.#turnCounts[bucket < 0 ? TURN_BOUNDS.length : bucket]!++;
+    this.#turnSeconds += seconds;
+    this.#failedTurns += Number(turn.hasFailed);
+    this.#kernelSteps += turn.kernelSteps;
+    this.#failedSteps += turn.failedSteps;
+    this.#repairs += turn.repairs;
+  }
+
+  dataPlaneDied(): void {
+    this.#dataPlaneDeaths++;
+  }
+
+  get isFrontendAnnounced(): boolean | null {
+    return this.#hasFrontend ? this.#update?.frontends.includes(this.#hostName) === true : null;
+  }
+
+  /** Targets of the last turn; the same list until the next one. */
+  targets(): readonly TargetView[] {
+    const turn = this.#turn;
+    if (turn === null) return [];
+    if (this.#targets?.of !== turn) this.#targets = { of: turn, list: targetsOf(turn) };
+    return this.#targets.list;
+  }
+
+  /** Names of the streams in force: those with a range of fwmarks, and so with a table. */
+  streams(): readonly string[] {
+    const { configuration, offsets } = this.#turn ?? { configuration: null, offsets: new Map() };
+    return (configuration?.streams ?? []).map(({ name }) => name).filter((name) => offsets.has(name));
+  }
+
+  /** For metrics. */
+  numbers(isAvailable: boolean): ControlNumbers {
+    const { configuration, refusals } = this.#update ?? { configuration: null, refusals: [] };
+    const all = [...refusals.map(({ kind }) => kind), ...(this.#turn?.refusals ?? []).map(({ what }) => what)];
+    const { vips = [], streams = [], flows = [], targets = [] } = configuration ?? {};
+    return {
+      turns: { bounds: TURN_BOUNDS, counts: this.#turnCounts, seconds: this.#turnSeconds },
+      failedTurns: this.#failedTurns,
+      kernelSteps: this.#kernelSteps,
+      failedSteps: this.#failedSteps,
+      repairs: this.#repairs,
+      dataPlaneDeaths: this.#dataPlaneDeaths,
+      isNspConnected: this.isNspConnected,
+      isFrontendAnnounced: this.isFrontendAnnounced,
+      isAvailable,
+      objects: { vip: vips.length, stream: streams.length, flow: flows.length, target: targets.length },
+      refused: Object.fromEntries(REFUSABLE.map((kind) => [kind, all.filter((one) => one === kind).length])),
+    };
+  }
+
+  serviceState(isDataPlaneReady: boolean): ServiceState {
+    const flows = countByStream(this.#turn?.configuration?.flows ?? []);
+    const ready = countByStream(this.targets().filter(({ state }) => state === "ready"));
+    return {
+      isNspConnected: this.isNspConnected,
+      isDataPlaneReady,
+      isFrontendAnnounced: this.isFrontendAnnounced,
+      areSocketsAnswering: this.areSocketsAnswering,
+      streams: this.streams().map((name) => ({ flows: flows.get(name) ?? 0, targets: ready.get(name) ?? 0 })),
+    };
+  }
+}
+
+function targetsOf({ configuration, offsets, pending }: Turn): readonly TargetView[] {
+  return (configuration?.targets ?? []).flatMap(({ stream, identifier, addresses, ips = addresses }) => {
+    const offset = offsets.get(stream)?.offset;
+    if (offset === undefined) return [];
+    const fwmark = offset + identifier;
+    const reason = pending.get(fwmark);
+    const state = reason === undefined ? "ready" : "pending";
+    return [{ stream, identifier, fwmark, ips, state, reason: reason ?? "" }];
+  });
+}
+
+function countByStream(objects: readonly { readonly stream: string }[]): ReadonlyMap<string, number> {
+  const counts = new Map<string, number>();
+  for (const { stream } of objects) counts.set(stream, (counts.get(stream) ?? 0) + 1);
+  return counts;
+}

@@ -1,0 +1,62 @@
+import { formatAddress } from "#model";
+import { type LinkStatistics, RouteConnection } from "#netlink/route";
+import type { Definition, Family, Labels, Source } from "./family.js";
+import { OTEL_SCOPE } from "./process-metrics.js";
+
+const LINK_LOCAL = [0xfe, 0x80] as const;
+
+/** Meridio's names: `meridio.interface.rx_packets` and so on, a counter each. */
+const COUNTERS: readonly (readonly [keyof LinkStatistics, Definition])[] = (
+  [
+    ["rxPackets", "rx_packets", "Packets received"],
+    ["txPackets", "tx_packets", "Packets sent"],
+    ["rxBytes", "rx_bytes", "Bytes received"],
+    ["txBytes", "tx_bytes", "Bytes sent"],
+    ["rxErrors", "rx_errors", "Packets received with an error"],
+    ["txErrors", "tx_errors", "Packets not sent for an error"],
+    ["rxDropped", "rx_dropped", "Packets received and dropped"],
+    ["txDropped", "tx_dropped", "Packets not sent but dropped"],
+  ] as const
+).map(([key, name, help]) => {
+  const utf8 = { name: `meridio.interface.${name}_total` };
+  return [key, { name: `meridio_interface_${name}_total`, type: "counter", help: `${help} by the interface`, utf8 }];
+});
+
+/**
+ * What interfaces have counted; only those that are up.
+ * @param prefix of their names: the first 10 characters of the network service's name
+ * @param labels trench and conduit
+ */
+export function interfaceSource(prefix: string, labels: Labels): Source {
+  return {
+    name: "interfaces",
+    read: () => {
+      using route = new RouteConnection();
+      const links = route.countedLinks().filter(({ name, isUp }) => isUp && name.startsWith(prefix));
+      const addresses = links.length === 0 ? [] : route.addresses();
+      const counted = links.map(({ name, index, linkLayerAddress, statistics }) => {
+        const own = addresses.filter(({ linkIndex, address }) => linkIndex === index && !isLinkLocal(address));
+        const ips = own.map(({ address, prefixLength }) => `${formatBytes(address)}/${prefixLength}`);
+        const mac = Buffer.from(linkLayerAddress)
+          .toString("hex")
+          .replace(/..(?=.)/g, "$&:");
+        const more = { interface_name: name, mac_address: mac, ips: JSON.stringify(ips) };
+        return { labels: { ...labels, ...more, ...OTEL_SCOPE }, statistics };
+      });
+      return COUNTERS.map(([key, definition]): Family => {
+        return {
+          ...definition,
+          samples: counted.map((link) => ({ labels: link.labels, value: link.statistics[key] })),
+        };
+      });
+    },
+  };
+}
+
+function isLinkLocal(address: Uint8Array): boolean {
+  return address.length === 16 && address[0] === LINK_LOCAL[0] && (address[1]! & 0xc0) === LINK_LOCAL[1];
+}
+
+function formatBytes(address: Uint8Array): string {
+  return address.length === 4 ? address.join(".") : formatAddress(address);
+}

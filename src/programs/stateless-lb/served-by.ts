@@ -1,0 +1,41 @@
+import type { PublicServicesOptions } from "./public-services.js";
+import { type Settings, SettingsError } from "./settings.js";
+import { toListenAddress, ValueError } from "./values.js";
+
+/** A start that cannot succeed; the message is one line that says what to do. */
+export class StartError extends Error {
+  readonly code = "ERR_START";
+}
+
+/**
+ * What is served, and where.
+ * @param isAlone started with `--config`
+ * @throws {StartError} plain text was not asked for; {SettingsError} no address
+ */
+export function servedBy(
+  settings: Settings,
+  env: NodeJS.ProcessEnv,
+  isAlone: boolean,
+): Pick<PublicServicesOptions, "healthAddress" | "availabilityAddress" | "metricsPort"> {
+  // Alone several instances may run on a machine, so there only what is asked for by name is served.
+  const address = (name: string, url: string) => {
+    if (isAlone && env[name] === undefined) return "";
+    try {
+      return toListenAddress(url);
+    } catch (error) {
+      if (error instanceof ValueError) throw new SettingsError(`${name}="${url}": ${error.message}`);
+      throw error;
+    }
+  };
+  const availabilityAddress = address("NSM_SOCKET", settings.socket);
+  if (availabilityAddress !== "" && !settings.isSocketInsecure) {
+    throw new StartError(
+      'mTLS on NSM_SOCKET is not in this version: set NSM_SOCKET_INSECURE=true for plain text, or NSM_SOCKET="" to serve nothing',
+    );
+  }
+  return {
+    healthAddress: address("NSM_HEALTH_SOCKET", settings.healthSocket),
+    availabilityAddress,
+    metricsPort: settings.isMetricsEnabled ? settings.metricsPort : null,
+  };
+}
