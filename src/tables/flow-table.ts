@@ -54,7 +54,7 @@ export function updateFlows(
   slots = COUNTER_RULE_SLOTS,
 ): { readonly changed: boolean } {
   return withWriter(folder, name, KIND_FLOWS, (region) => {
-    const before = decodeRules(decodeImage(region, region.generation).ruleText);
+    const before = rulesOf(region, decodeImage(region, region.generation).ruleText);
     const wanted = change(before.map(({ rule }) => rule));
     const known = new Map(before.map((stored) => [stored.rule, stored]));
     const isSame = wanted.length === before.length && wanted.every((rule, i) => rule === before[i]!.rule);
@@ -90,7 +90,7 @@ export function readFlows(folder: string, name: string): FlowTable {
   const slot = new ReaderSlot(region);
   const generation = slot.enter();
   const { ruleText, streams, program } = decodeImage(region, generation);
-  return { rules: decodeRules(ruleText), streams, program: program.slice(), generation: generation >>> 0 };
+  return { rules: rulesOf(region, ruleText), streams, program: program.slice(), generation: generation >>> 0 };
 }
 
 /** Number of the rules in force, u32; cheaper than reading them. @throws ENOENT no such region; {LayoutError} */
@@ -186,14 +186,26 @@ function decodeImage(
   const names = new TextDecoder().decode(image.slice(streamsAt, streamsAt + streamBytes));
   return {
     program: new Int32Array(region.file.buffer, offset + IMAGE_HEADER_BYTES, programWords),
-    streams: parseJson(path, names) as readonly string[],
+    streams: parseNames(path, names),
     ruleText: image.subarray(streamsAt + streamBytes, end),
   };
 }
 
-function parseJson(path: string, text: string): unknown {
+/** Names of streams. @throws {LayoutError} */
+function parseNames(path: string, text: string): readonly string[] {
+  const names = readText(path, () => JSON.parse(text) as unknown);
+  if (Array.isArray(names) && names.every((name) => typeof name === "string")) return names;
+  throw new LayoutError(path, "rules cannot be read: their streams are no list of names");
+}
+
+/** @throws {LayoutError} */
+function rulesOf(region: Region, text: Uint8Array): readonly StoredRule[] {
+  return readText(region.file.path, () => decodeRules(text));
+}
+
+function readText<T>(path: string, read: () => T): T {
   try {
-    return JSON.parse(text);
+    return read();
   } catch (error) {
     throw new LayoutError(path, `rules cannot be read: ${(error as Error).message}`);
   }

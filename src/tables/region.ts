@@ -54,7 +54,7 @@ export class Region implements Disposable {
    */
   static open(folder: string, name: string, kind: number): Region {
     const path = regionPath(folder, name);
-    const file = MappedFile.open(path, { isWritable: true });
+    const file = openFile(path);
     try {
       checkHeader(file, kind);
       return new Region(file);
@@ -289,6 +289,16 @@ function isSameFile(region: Region): boolean {
   }
 }
 
+/** @throws the ENOENT of open(2); {LayoutError} the file is empty: there is nothing to map */
+function openFile(path: string): MappedFile {
+  try {
+    return MappedFile.open(path, { isWritable: true });
+  } catch (error) {
+    if ((error as { errno?: unknown }).errno === "EINVAL") throw new LayoutError(path, "an empty file");
+    throw error;
+  }
+}
+
 function checkHeader(file: MappedFile, kind: number): void {
   const { path, length } = file;
   if (length < HEADER_BYTES) throw new LayoutError(path, `${length} bytes, a header has ${HEADER_BYTES}`);
@@ -300,7 +310,7 @@ function checkHeader(file: MappedFile, kind: number): void {
   want("kind", header[WORD_KIND]!, kind);
   want("layout version", header[WORD_VERSION]!, LAYOUT_VERSIONS[kind]!);
   const capacity = header[WORD_CAPACITY]!;
-  if (capacity % PAGE_BYTES !== 0)
-    throw new LayoutError(path, `image capacity ${capacity} is no multiple of ${PAGE_BYTES}`);
+  if (capacity === 0 || capacity % PAGE_BYTES !== 0)
+    throw new LayoutError(path, `image capacity ${capacity} is no multiple of ${PAGE_BYTES}, 1 at least`);
   want("length", length, HEADER_BYTES + 2 * capacity + OWN_SLOTS * header[WORD_OWN_BYTES]!);
 }
