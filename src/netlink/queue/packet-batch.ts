@@ -6,6 +6,7 @@ const PACKET_MESSAGE = (NFNL_SUBSYS_QUEUE << 8) | 0;
 const NLMSG_NOOP = 1;
 const NLMSG_ERROR = 2;
 
+const NLMSGHDR_BYTES = 16;
 /** nlmsghdr 16 + nfgenmsg 4: where the attributes begin. */
 const ATTRIBUTES = 20;
 /** nlmsghdr 16 + nfgenmsg 4 + nlattr 4: nfqnl_msg_packet_hdr { be32 packet_id, be16 hw_protocol, u8 hook }. */
@@ -124,7 +125,9 @@ export class PacketBatch {
     const length = ring.length(slot);
     const type = this.#halves[(base + 4) >> 1]!;
     if (type !== PACKET_MESSAGE || length < AFTER_PACKET_HEADER) {
-      if (type === NLMSG_ERROR) this.errors++;
+      if (length < NLMSGHDR_BYTES)
+        this.malformed++; // what stands there as its type is left from an earlier message
+      else if (type === NLMSG_ERROR) this.errors++;
       else if (type !== NLMSG_NOOP) this.malformed++; // a NOOP is the wake-up call of our own program
       return 0;
     }
