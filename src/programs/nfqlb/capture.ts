@@ -21,6 +21,8 @@ const LINK_TYPES: ReadonlyMap<number, { readonly header: number; readonly etherT
   [229, { header: 0, etherTypeAt: null }], // LINKTYPE_IPV6
   [276, { header: 20, etherTypeAt: 0 }], // LINKTYPE_LINUX_SLL2
 ]);
+/** An interface of a pcapng file; `snapBytes`: most bytes of a packet in the file, 0 = no bound. */
+type Interface = { readonly linkType: number; readonly snapBytes: number };
 const VLAN_TAGS = [0x8100, 0x88a8];
 
 /**
@@ -53,14 +55,14 @@ function* readPcap(file: Uint8Array, view: DataView): Generator<CapturedPacket> 
 
 function* readPcapng(file: Uint8Array, view: DataView): Generator<CapturedPacket> {
   let isLittle = true;
-  let linkTypes: number[] = [];
+  let interfaces: Interface[] = [];
   let n = 0;
   for (let at = 0; at < file.length; ) {
     need(file, at, 12);
     const isSection = view.getUint32(at, true) === PCAPNG_SECTION;
     if (isSection) {
       isLittle = view.getUint32(at + 8, true) === PCAPNG_BYTE_ORDER;
-      linkTypes = [];
+      interfaces = [];
     }
     const type = view.getUint32(at, isLittle);
     const length = view.getUint32(at + 4, isLittle);
@@ -69,16 +71,21 @@ function* readPcapng(file: Uint8Array, view: DataView): Generator<CapturedPacket
     need(file, at, length);
     const body = at + 8;
     const bodyLength = length - 12;
-    if (type === BLOCK_INTERFACE && bodyLength >= 8) linkTypes.push(view.getUint16(body, isLittle));
+    if (type === BLOCK_INTERFACE && bodyLength >= 8) {
+      interfaces.push({ linkType: view.getUint16(body, isLittle), snapBytes: view.getUint32(body + 4, isLittle) });
+    }
     if (type === BLOCK_ENHANCED && bodyLength >= 20) {
       const captured = view.getUint32(body + 12, isLittle);
       if (captured > bodyLength - 20)
         throw new CommandError(`capture file: bad packet length ${captured} at byte ${at}`);
-      const linkType = linkTypes[view.getUint32(body, isLittle)];
+      const linkType = interfaces[view.getUint32(body, isLittle)]?.linkType;
       yield linkLayer(++n, linkType, file.subarray(body + 20, body + 20 + captured));
     } else if (type === BLOCK_SIMPLE && bodyLength >= 4) {
-      const captured = Math.min(view.getUint32(body, isLittle), bodyLength - 4);
-      yield linkLayer(++n, linkTypes[0], file.subarray(body + 4, body + 4 + captured));
+      // The block has no captured length: it is the packet's, cut to the interface's (section 4.4).
+      const { linkType, snapBytes } = interfaces[0] ?? { linkType: undefined, snapBytes: 0 };
+      const most = snapBytes === 0 ? bodyLength - 4 : Math.min(snapBytes, bodyLength - 4);
+      const captured = Math.min(view.getUint32(body, isLittle), most);
+      yield linkLayer(++n, linkType, file.subarray(body + 4, body + 4 + captured));
     }
     at += length;
   }
