@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 ARGS ?=
 
-.PHONY: demo test check build setup setup-tests bench format clean
+.PHONY: demo test check build setup setup-tests bench fuzz format clean
 
 demo: setup
 	@node scripts/demo.mjs $(ARGS)
@@ -15,6 +15,9 @@ check: node_modules/.installed
 
 bench: setup-tests
 	@node scripts/bench.mjs $(ARGS)
+
+fuzz: node_modules/.installed
+	@node scripts/fuzz.mjs $(ARGS)
 
 format: node_modules/.installed
 	@npm run --silent format

@@ -8,7 +8,7 @@ export default defineConfig({
     pool: "forks",
     testTimeout: 20_000,
     projects: [
-      { extends: true, test: { name: "unit", include: ["src/**/*.test.ts", "test/compliance/**/*.test.ts"] } },
+      { extends: true, test: { name: "unit", include: ["src/**/*.test.ts", "test/{compliance,fuzz}/**/*.test.ts"] } },
       {
         extends: true,
         test: {

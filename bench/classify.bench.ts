@@ -5,7 +5,7 @@
 // of shapes. Run bundled (the unit tests do): a transpiling runner would be measured instead.
 import { Classification, classify, compile, type FlowParams, type FlowRule, parseFlowRule } from "#flow";
 import { hashKey, Packet, parse } from "#packet";
-import { randomNumbers } from "../test/harness/random-flows.js";
+import { randomNumbers } from "../test/harness/random.js";
 
 const random = randomNumbers(1);
 const address = () => `${random(256)}.${random(256)}.${random(256)}.${random(256)}`;

@@ -14,6 +14,7 @@ const entries = {
   "socket-agent.cjs": "test/harness/socket-agent.ts",
   "demo.cjs": "test/harness/demo.ts",
   "whole-path.cjs": "bench/whole-path.ts",
+  "fuzz.cjs": "test/fuzz/run.ts",
 };
 
 /** @returns {Promise<string>} the folder */

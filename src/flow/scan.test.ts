@@ -1,10 +1,10 @@
 import { expect, test } from "vitest";
 import { Packet, parse } from "#packet";
+import { randomNumbers } from "../../test/harness/random.js";
 import {
   KINDS,
   packetNear,
   type RandomPacket,
-  randomNumbers,
   randomParams,
   randomRules,
   tryParse,

@@ -7,7 +7,8 @@ import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
 import { compile, deleteFlow, type FlowRule, parseFlowRule, setFlow } from "#flow";
 import { effectiveSize, populate, rows } from "#maglev";
 import { ROOT } from "../../test/harness/bundled.js";
-import { KINDS, randomNumbers, randomParams, trySet } from "../../test/harness/random-flows.js";
+import { randomNumbers } from "../../test/harness/random.js";
+import { KINDS, randomParams, trySet } from "../../test/harness/random-flows.js";
 import {
   CounterFile,
   createStreamTable,

@@ -13,9 +13,9 @@ import {
   setSocketOption,
 } from "#sys";
 import { addressBytes, type Family, VIPS } from "./flows.js";
-import { seededRandom } from "./fragment-events.js";
 import { fragmentPacket, udpFragments } from "./fragment-packets.js";
 import { endsOf, type Flood, payloadOf, type Traffic } from "./fragment-traffic.js";
+import { randomNumbers } from "./random.js";
 
 const IPPROTO_RAW = 255;
 const SO_MARK = 36;
@@ -23,7 +23,7 @@ const MTU = 1_500;
 const BURST = 32;
 /** Fragments that are made up for at once after the machine was busy: more would overrun the queue. */
 const MOST_AT_ONCE = 256;
-const random = seededRandom(0x1234);
+const random = randomNumbers(0x1234);
 
 /** A raw socket to the VIP over the next hop that the mark selects, and memory to send many packets at once. */
 function openPath(family: Family, mark: number) {

@@ -6,8 +6,8 @@ import { Packet, parse, RC_FIRST_FRAGMENT } from "#packet";
 import { COUNTER_FRAGMENT_COMPLETED, COUNTER_FRAGMENT_HELD, COUNTER_FRAGMENT_HELD_NOW } from "#tables";
 import { createFragmentMemory, type FragmentMemory, monotonicClock } from "../../src/dataplane/fragment-memory.js";
 import { Fragments } from "../../src/dataplane/fragments.js";
-import { seededRandom } from "./fragment-events.js";
 import { udpFragments } from "./fragment-packets.js";
+import { randomNumbers } from "./random.js";
 
 type Shared = {
   readonly memory: FragmentMemory;
@@ -119,7 +119,7 @@ function work({ memory, state, packets, threads, seed, thread }: Shared & { thre
   /** Blocks until it was woken since `before`, as a receive does. */
   const block = (before: number, ms: number) => Atomics.wait(words, thread, before, ms) !== "timed-out";
 
-  const random = seededRandom(seed * 31 + thread + 1);
+  const random = randomNumbers(seed * 31 + thread + 1);
   for (let base = 0; base < packets; base += WINDOW / 4) {
     for (const bytes of own(base, Math.min(base + WINDOW / 4, packets), threads, thread, random)) {
       take(bytes);

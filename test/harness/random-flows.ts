@@ -1,18 +1,6 @@
 // Random rules of all kinds, and packets near the borders of what the rules ask for.
 import { type FlowParams, type FlowRule, parseFlowRule, setFlow } from "#flow";
 
-/** xorshift32: the same numbers for the same seed. */
-export function randomNumbers(seed: number): (limit: number) => number {
-  let state = (seed * 2_654_435_761) >>> 0 || 1;
-  return (limit) => {
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    state >>>= 0;
-    return state % limit;
-  };
-}
-
 export type RandomPacket = { readonly etherType: number; readonly bytes: Uint8Array };
 
 /** Rules of one kind; the kinds stress different ways of compiling. */

@@ -7,10 +7,11 @@ import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { connectAbstract } from "#sys";
 import { readDataPlane } from "#tables";
+import { flowInput, inPieces } from "../fuzz/flow-input.js";
 import { until } from "../harness/balancer.js";
 import { ROOT } from "../harness/bundled.js";
-import { flowInput, inPieces, xorshift } from "../harness/flow-request-fuzz.js";
 import { enterFreshNamespaces } from "../harness/namespace.js";
+import { randomNumbers } from "../harness/random.js";
 
 const PROGRAM = join(ROOT, "bin", "nfqlb");
 const folder = mkdtempSync(join(tmpdir(), "flow-socket-"));
@@ -199,7 +200,7 @@ test("floods of connections, garbage and clients that go away: an honest client 
   const before = descriptors();
   const memory = () => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${child.pid}/status`, "utf8"))![1]) / 1024; // MiB
   const memoryBefore = memory();
-  const random = xorshift(99);
+  const random = randomNumbers(99);
   const flood: Socket[] = [];
   for (let i = 0; i < 1_500; i++) {
     const socket = abstractClient();

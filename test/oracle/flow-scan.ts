@@ -8,10 +8,16 @@ const HEADERS: Record<string, number> = { tcp: 20, udp: 8, sctp: 12 };
 
 export type ScanResult = { readonly rule: number; readonly udpEncapPort: number; readonly hits: readonly number[] };
 
+/** What of a packet decides which rule takes it. */
+export type ScannedPacket = Pick<
+  Packet,
+  "key" | "protocol" | "sourcePort" | "destinationPort" | "isEchoRequest" | "l4Offset" | "l4Protocol"
+>;
+
 /** What `classify` has to answer, with the indices of the rules that are counted. */
 export function scan(
   rules: readonly FlowRule[],
-  packet: Packet,
+  packet: ScannedPacket,
   bytes: Uint8Array,
   end: number,
   isPromiscuousPing: boolean,
@@ -43,7 +49,7 @@ function isPort(ranges: FlowRule["sourcePorts"], port: number): boolean {
   return ranges === null || ranges.some(({ first, last }) => first <= port && port <= last);
 }
 
-function holds(match: FlowRule["byteMatches"][number], packet: Packet, bytes: Uint8Array): boolean {
+function holds(match: FlowRule["byteMatches"][number], packet: ScannedPacket, bytes: Uint8Array): boolean {
   const isEncapsulated = packet.l4Protocol === 17 && packet.protocol === 132;
   const protocol = isEncapsulated ? 132 : packet.l4Protocol;
   if (NUMBERS[match.protocol] !== protocol) return true;

@@ -12,7 +12,7 @@ export type ModelOptions = {
   readonly share: number;
   /** Which sources count as one: a number per source address in hex. */
   readonly sourceOf: (source: string) => number;
-  readonly fwmarkOf: (fragment: readonly number[]) => number;
+  readonly fwmarkOf: (fragment: Uint8Array) => number;
 };
 
 type Record = {
@@ -24,6 +24,8 @@ type Record = {
   state: "open" | "lost" | "done";
 };
 type Held = { key: string; source: number; bytes: string; deadline: number };
+/** What one worker holds, and the sources beyond their share in the order in which they went beyond it. */
+type Pool = { held: Held[]; greedy: number[] };
 export type Answer = { readonly fwmark: number; readonly isHeld: boolean; readonly reinjected: readonly string[] };
 
 /** The most runs of units that a record tells apart. */
@@ -39,11 +41,11 @@ type Parsed = {
   bytes: number;
 };
 
-const hex = (bytes: readonly number[]) => Buffer.from(bytes).toString("hex");
-const word = (bytes: readonly number[], at: number) => bytes[at]! * 256 + bytes[at + 1]!;
+const hex = (bytes: Uint8Array) => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("hex");
+const word = (bytes: Uint8Array, at: number) => bytes[at]! * 256 + bytes[at + 1]!;
 
 /** A fragment, by the book; the generator makes no IPv6 extension headers but the Fragment header and options before it. */
-function parseFragment(packet: readonly number[], is4: boolean): Parsed {
+function parseFragment(packet: Uint8Array, is4: boolean): Parsed {
   if (is4) {
     const offset = (word(packet, 6) % 8192) * 8;
     const isLast = Math.floor(packet[6]! / 32) % 2 === 0;
@@ -86,38 +88,47 @@ export class FragmentModel {
   readonly counts = { inserts: 0, completed: 0, held: 0, discarded: 0, cut: 0, stray: 0, displaced: 0 };
   readonly #options: ModelOptions;
   readonly #records: (Record | null)[];
-  #held: Held[] = [];
-  #greedy: number[] = [];
+  readonly #pools: readonly Pool[];
 
-  constructor(options: ModelOptions) {
+  /** @param workers threads that share the records, each with fragments held of its own */
+  constructor(options: ModelOptions, workers = 1) {
     this.#options = options;
+    this.#pools = Array.from({ length: workers }, () => ({ held: [], greedy: [] }));
     this.#records = Array.from({ length: options.records }, () => null);
   }
 
   get heldNow(): number {
-    return this.#held.length;
+    return this.#pools.reduce((sum, { held }) => sum + held.length, 0);
   }
 
-  /** A first or later fragment whose capture ended after `captured` bytes; `isReinjected`: it was held before. */
-  take(packet: readonly number[], is4: boolean, nowMs: number, isReinjected: boolean): Answer {
+  /** A first or later fragment comes to a worker; `isReinjected`: it was held before. */
+  take(packet: Uint8Array, is4: boolean, nowMs: number, isReinjected: boolean, worker = 0): Answer {
+    const pool = this.#pools[worker]!;
     const fragment = parseFragment(packet, is4);
     this.expire(nowMs);
     if (fragment.isFirst) {
       const fwmark = this.#options.fwmarkOf(packet);
       this.#record(fragment, fwmark, nowMs);
       this.#note(fragment, nowMs);
-      return { fwmark, isHeld: false, reinjected: this.#release(fragment.key) };
+      return { fwmark, isHeld: false, reinjected: this.#release(pool, ({ key }) => key === fragment.key) };
     }
     const record = this.#find(fragment.key, nowMs);
     if (record !== null) {
       this.#note(fragment, nowMs);
       return { fwmark: record.fwmark, isHeld: false, reinjected: [] };
     }
-    return { fwmark: -1, isHeld: this.#hold(fragment, packet, nowMs, isReinjected), reinjected: [] };
+    return { fwmark: -1, isHeld: this.#hold(pool, fragment, packet, nowMs, isReinjected), reinjected: [] };
+  }
+
+  /** A worker's turn of its loop: what it holds of packets whose first fragment came to another worker goes back. */
+  turn(worker: number, nowMs: number): readonly string[] {
+    this.expire(nowMs);
+    return this.#release(this.#pools[worker]!, ({ key }) => this.#find(key, nowMs) !== null);
   }
 
   expire(nowMs: number): void {
-    for (const held of this.#held.filter(({ deadline }) => deadline < nowMs)) this.#discard(held);
+    for (const pool of this.#pools)
+      for (const held of pool.held.filter(({ deadline }) => deadline < nowMs)) this.#discard(pool, held);
   }
 
   #find(key: string, nowMs: number): Record | null {
@@ -167,7 +178,8 @@ export class FragmentModel {
     else record.state = "done";
   }
 
-  #hold({ key, source, bytes }: Parsed, packet: readonly number[], nowMs: number, isReinjected: boolean): boolean {
+  #hold(pool: Pool, fragment: Parsed, packet: Uint8Array, nowMs: number, isReinjected: boolean): boolean {
+    const { key, source, bytes } = fragment;
     const { slots, slotBytes, lifetimeMs } = this.#options;
     if (slots === 0) return false;
     if (isReinjected) {
@@ -178,37 +190,36 @@ export class FragmentModel {
       this.counts.cut++;
       return false;
     }
-    if (this.#held.length === slots) {
-      const greedy = this.#greedy[0];
-      this.#discard(this.#held.find((held) => greedy === undefined || held.source === greedy)!);
+    if (pool.held.length === slots) {
+      const greedy = pool.greedy[0];
+      this.#discard(pool, pool.held.find((held) => greedy === undefined || held.source === greedy)!);
     }
     const number = this.#options.sourceOf(source);
-    this.#held.push({ key, source: number, bytes: hex(packet.slice(0, bytes)), deadline: nowMs + lifetimeMs });
+    pool.held.push({ key, source: number, bytes: hex(packet.slice(0, bytes)), deadline: nowMs + lifetimeMs });
     this.counts.held++;
-    this.#updateGreedy(number);
+    this.#updateGreedy(pool, number);
     return true;
   }
 
-  #release(key: string): string[] {
-    const ours = this.#held.filter((held) => held.key === key);
-    for (const held of ours) this.#remove(held);
-    return ours.map(({ bytes }) => bytes);
+  #release(pool: Pool, isWanted: (held: Held) => boolean): string[] {
+    const released = pool.held.filter(isWanted);
+    for (const held of released) this.#remove(pool, held);
+    return released.map(({ bytes }) => bytes);
   }
 
-  #discard(held: Held): void {
+  #discard(pool: Pool, held: Held): void {
     this.counts.discarded++;
-    this.#remove(held);
+    this.#remove(pool, held);
   }
 
-  #remove(held: Held): void {
-    this.#held = this.#held.filter((other) => other !== held);
-    this.#updateGreedy(held.source);
+  #remove(pool: Pool, held: Held): void {
+    pool.held = pool.held.filter((other) => other !== held);
+    this.#updateGreedy(pool, held.source);
   }
 
-  /** Sources beyond their share, in the order in which they went beyond it. */
-  #updateGreedy(source: number): void {
-    const isGreedy = this.#held.filter((held) => held.source === source).length > this.#options.share;
-    if (!isGreedy) this.#greedy = this.#greedy.filter((other) => other !== source);
-    else if (!this.#greedy.includes(source)) this.#greedy.push(source);
+  #updateGreedy(pool: Pool, source: number): void {
+    const isGreedy = pool.held.filter((held) => held.source === source).length > this.#options.share;
+    if (!isGreedy) pool.greedy = pool.greedy.filter((other) => other !== source);
+    else if (!pool.greedy.includes(source)) pool.greedy.push(source);
   }
 }

@@ -7,6 +7,23 @@ export type Understood = {
   readonly fragmentId: number;
   /** Which kind of fragment an ICMP error quotes. */
   readonly quoted: "none" | "first" | "later";
+  /** Which packet the fragment is of, the packet's own or the quoted one; "" without a fragment. */
+  readonly whole: string;
+  /** Where the packet's own L4 header begins, and its protocol; -1 in a later fragment. */
+  readonly l4Offset: number;
+  readonly l4Protocol: number;
+  readonly isEchoRequest: boolean;
+};
+
+const UNUSABLE: Understood = {
+  rc: -1,
+  key: "",
+  fragmentId: 0,
+  quoted: "none",
+  whole: "",
+  l4Offset: -1,
+  l4Protocol: -1,
+  isEchoRequest: false,
 };
 
 /** Bounds on the extension headers of an IPv6 packet. */
@@ -19,6 +36,9 @@ class Bytes {
   readonly #bytes: readonly number[];
   constructor(bytes: readonly number[]) {
     this.#bytes = bytes;
+  }
+  get length(): number {
+    return this.#bytes.length;
   }
   at(i: number): number {
     const byte = this.#bytes[i];
@@ -33,7 +53,8 @@ class Bytes {
     return new Bytes(this.#bytes.slice(i));
   }
   list(i: number, n: number): number[] {
-    return Array.from({ length: n }, (_, k) => this.at(i + k));
+    if (i + n > this.#bytes.length) throw new Missing();
+    return this.#bytes.slice(i, i + n);
   }
 }
 
@@ -118,42 +139,56 @@ function keyOf(source: number[], destination: number[], tail: number[]): string 
 export function understand(bytes: readonly number[], etherType: number, udpEncapPort: number): Understood {
   try {
     if (etherType !== 0x0800 && etherType !== 0x86dd) throw new Missing();
-    return transport(network(new Bytes(bytes), etherType === 0x0800), etherType === 0x0800, udpEncapPort);
+    const is4 = etherType === 0x0800;
+    const packet = network(new Bytes(bytes), is4);
+    const isLater = packet.fragment === "later";
+    return {
+      ...transport(packet, is4, udpEncapPort),
+      l4Offset: isLater ? -1 : bytes.length - packet.payload.length,
+      l4Protocol: isLater ? -1 : packet.protocol,
+    };
   } catch (error) {
-    if (error instanceof Missing) return { rc: -1, key: "", fragmentId: 0, quoted: "none" };
+    if (error instanceof Missing) return UNUSABLE;
     throw error;
   }
 }
 
+/** Source, destination, identification and, in IPv4, protocol (RFC 791; RFC 8200 section 4.5). */
+function wholeOf({ source, destination, protocol, fragment, id }: Network, is4: boolean): string {
+  if (fragment === "none") return "";
+  return `${keyOf(source, destination, [])} ${id} ${is4 ? protocol : ""}`;
+}
+
 function transport(packet: Network, is4: boolean, encap: number): Understood {
   const { source, destination, protocol, payload, fragment, id } = packet;
-  const quoted = "none";
+  const whole = wholeOf(packet, is4);
   if (fragment === "later") {
     const idBytes = is4 ? [id >> 8, id & 255, 0, 0] : [id >>> 24, (id >>> 16) & 255, (id >>> 8) & 255, id & 255];
-    return { rc: 2, key: keyOf(source, destination, [...idBytes, 0, 0, 0, 0]), fragmentId: id, quoted };
+    return { ...UNUSABLE, rc: 2, key: keyOf(source, destination, [...idBytes, 0, 0, 0, 0]), fragmentId: id, whole };
   }
   const first = fragment === "first" ? 1 : 0;
-  const fragmentId = first === 1 ? id : 0;
+  const plain = { ...UNUSABLE, fragmentId: first === 1 ? id : 0, whole };
   if (hasPorts(protocol)) {
     const ports = payload.list(0, 4);
     if (encap !== 0 && protocol === 17 && payload.word(2) === encap) {
       const tail = [0, 0, 132, 0, ...payload.list(8, 4)];
-      return { rc: first + 4, key: keyOf(source, destination, tail), fragmentId, quoted };
+      return { ...plain, rc: first + 4, key: keyOf(source, destination, tail) };
     }
-    return { rc: first, key: keyOf(source, destination, [0, 0, protocol, 0, ...ports]), fragmentId, quoted };
+    return { ...plain, rc: first, key: keyOf(source, destination, [0, 0, protocol, 0, ...ports]) };
   }
   if (protocol !== (is4 ? 1 : 58)) {
     const tail = [0, 0, protocol, 0, 0, 0, 0, 0];
-    return { rc: first + 32, key: keyOf(source, destination, tail), fragmentId, quoted };
+    return { ...plain, rc: first + 32, key: keyOf(source, destination, tail) };
   }
   const type = payload.at(0);
   if ((is4 ? [3, 4, 5, 11, 12] : [1, 2, 3, 4]).includes(type)) {
     if (first === 1) throw new Missing();
     return errorAbout(network(payload.from(8), is4), is4, encap);
   }
-  const identifier = type === (is4 ? 8 : 128) ? payload.list(4, 2) : [0, 0];
+  const isEchoRequest = type === (is4 ? 8 : 128);
+  const identifier = isEchoRequest ? payload.list(4, 2) : [0, 0];
   const tail = [...identifier, protocol, 0, 0, 0, 0, 0];
-  return { rc: first + 16, key: keyOf(source, destination, tail), fragmentId, quoted };
+  return { ...plain, rc: first + 16, key: keyOf(source, destination, tail), isEchoRequest };
 }
 
 function errorAbout(about: Network, is4: boolean, encap: number): Understood {
@@ -161,15 +196,17 @@ function errorAbout(about: Network, is4: boolean, encap: number): Understood {
     return turnRound(about, is4, encap);
   } catch (error) {
     if (!(error instanceof Missing)) throw error;
-    return { rc: -1, key: "", fragmentId: about.fragment === "none" ? 0 : about.id, quoted: about.fragment };
+    const fragmentId = about.fragment === "none" ? 0 : about.id;
+    return { ...UNUSABLE, fragmentId, quoted: about.fragment, whole: wholeOf(about, is4) };
   }
 }
 
 function turnRound(about: Network, is4: boolean, encap: number): Understood {
   const { source, destination, protocol, payload, fragment, id } = about;
   const fragmentId = fragment === "none" ? 0 : id;
-  const turned = (rc: number, tail: number[]) => {
-    return { rc, key: keyOf(destination, source, tail), fragmentId, quoted: fragment };
+  const turned = (rc: number, tail: number[]): Understood => {
+    const key = keyOf(destination, source, tail);
+    return { ...UNUSABLE, rc, key, fragmentId, quoted: fragment, whole: wholeOf(about, is4) };
   };
   const isHidden = !is4 && [0, 43, 44, 60].includes(protocol); // behind headers that only the first fragment has
   if (fragment === "later" && isHidden) throw new Missing();

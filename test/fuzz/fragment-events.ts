@@ -1,19 +1,7 @@
 // A structure-aware generator of fragment traffic: packets of both families cut at random places and sent in any order,
-// with duplicates, overlaps, contradicting ends, padding, cut captures, reused identifications, floods. The same seed
-// gives the same events.
-import { type FragmentParts, fragmentPacket } from "./fragment-packets.js";
-
-/** xorshift32: a function that gives whole numbers 0…limit-1. */
-export function seededRandom(seed: number): (limit: number) => number {
-  let state = seed >>> 0 || 1;
-  return (limit) => {
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    state >>>= 0;
-    return state % limit;
-  };
-}
+// with duplicates, overlaps, contradicting ends, padding, cut captures, reused identifications, floods.
+import { type FragmentParts, fragmentPacket } from "../harness/fragment-packets.js";
+import type { Random } from "../harness/random.js";
 
 export type FragmentEvent =
   | { readonly kind: "fragment"; readonly bytes: Uint8Array; readonly is4: boolean }
@@ -26,13 +14,13 @@ type OpenPacket = { readonly parts: FragmentParts[]; next: number };
 
 /** Events without end: `next` gives one after the other. */
 export class FragmentEvents {
-  readonly #random: (limit: number) => number;
+  readonly #random: Random;
   readonly #sources: number;
   #open: OpenPacket[] = [];
 
   /** @param sources well-behaved source addresses per family; a flood has many more */
-  constructor(seed: number, { sources = 6 } = {}) {
-    this.#random = seededRandom(seed);
+  constructor(random: Random, { sources = 6 } = {}) {
+    this.#random = random;
     this.#sources = sources;
   }
 
@@ -137,7 +125,9 @@ export class FragmentEvents {
   }
 
   #bytes(length: number): Uint8Array {
-    return Uint8Array.from({ length }, () => this.#random(256));
+    const bytes = new Uint8Array(length);
+    for (let i = 0; i < length; i++) bytes[i] = this.#random(256);
+    return bytes;
   }
 
   #shuffle<T>(list: T[]): void {

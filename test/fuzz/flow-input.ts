@@ -1,22 +1,20 @@
 // Structure-aware input for the flow socket: valid requests, then mutated, cut, doubled, put in the wrong order, made
 // binary; and how their bytes are cut into pieces. Pure: the same for the same source of randomness.
 
-/** A whole number 0…limit-1. */
-export type Random = (limit: number) => number;
+import { pick, type Random } from "../harness/random.js";
 
-/** xorshift32: the same numbers for the same seed. */
-export function xorshift(seed: number): Random {
-  let state = seed >>> 0 || 1;
-  return (limit) => {
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    state >>>= 0;
-    return state % limit;
-  };
-}
-
-const ACTIONS = [...Array<string>(9).fill("set"), "delete", "list", "list-names", "trace-set", "SET", "", "nonsense"];
+const OTHER_ACTIONS = [
+  "delete",
+  "list",
+  "list-names",
+  "trace-set",
+  "trace-delete",
+  "trace-list",
+  "SET",
+  "",
+  "nonsense",
+];
+const ACTIONS = [...Array<string>(9).fill("set"), ...OTHER_ACTIONS];
 const NAMES = [
   "a",
   "b",
@@ -34,6 +32,7 @@ const NAMES = [
   "n".repeat(1023),
   "n".repeat(1024),
 ];
+const SOUND_NAMES = ["a", "b", "c", "d", "e", "#a"];
 const TARGETS = ["t1", "t1", "t2", "t2", "none", "", "../t1", ".", "t1/", "\u0000", "t".repeat(300)];
 const VALUES: Readonly<Record<string, readonly string[]>> = {
   priority: ["0", "1", "-2147483648", "2147483647", "2147483648", "1e3", "", "-", " 1", "0x10"],
@@ -45,10 +44,6 @@ const VALUES: Readonly<Record<string, readonly string[]>> = {
   match: ["tcp[13:1]&0x12=0x02", "tcp[18:4]=1", "udp[0:3]=1", "tcp[", "=", "icmp[0:1]=1", "tcp[2:2]=0x50,,"],
   udpencap: ["0", "9899", "65536", "x"],
 };
-
-function pick<T>(random: Random, list: readonly T[]): T {
-  return list[random(list.length)]!;
-}
 
 /** The lines of a request that some client could mean. */
 function requestLines(random: Random): string[] {
@@ -86,8 +81,33 @@ function mutateBytes(random: Random, bytes: number[]): void {
   else bytes.splice(at, 0, ...Array.from({ length: random(40) }, () => random(256)));
 }
 
+/** A request that is granted more often than not, so that rules gather. */
+export function soundInput(random: Random): Uint8Array {
+  const isEncapsulated = random(4) === 0;
+  const prefix = random(4) === 0 ? "trace-" : "";
+  const lines = [`action:${prefix}${pick(random, ["set", "set", "set", "set", "delete", "list", "list-names"])}`];
+  lines.push(`name:${pick(random, SOUND_NAMES)}`, `target:${pick(random, ["t1", "t2"])}`);
+  if (random(2) === 0) lines.push(`priority:${random(4)}`);
+  if (isEncapsulated) lines.push("protocols:sctp", `udpencap:${pick(random, ["9899", "9899", "80"])}`);
+  else if (random(2) === 0) lines.push(`dports:${1 + random(50)}-${40 + random(100)},${1 + random(200)}`);
+  return new TextEncoder().encode(`${lines.join("\n")}\neoc:\n`);
+}
+
+/** A line, or a request, as long as it may be, or some bytes more or less. */
+function atTheLimit(random: Random): Uint8Array {
+  const more = random(5) - 2;
+  const line = (bytes: number) => `unknown:${"x".repeat(bytes - 8)}\n`;
+  if (random(8) > 0) return new TextEncoder().encode(`${line(8_192 + more)}eoc:\n`);
+  return new TextEncoder().encode(
+    `${line(8_191)
+      .repeat(8)
+      .slice(0, 65_536 - 5 + more)}\neoc:\n`,
+  );
+}
+
 /** What one client sends before it stops. */
 export function flowInput(random: Random): Uint8Array {
+  if (random(300) === 0) return atTheLimit(random);
   if (random(50) === 0) return new Uint8Array(Array.from({ length: random(300) }, () => random(256)));
   const lines = requestLines(random);
   if (random(2) === 0) for (let n = 1 + random(3); n > 0; n--) mutateLines(random, lines);
