@@ -128,6 +128,14 @@ for (const route of [
 asks("route", "ip route show table 5001 proto 90", 26);
 tells("route", "ip route show table 5001", 24);
 tells("route", "ip -6 route show table 5001", 24);
+sh("ip rule add priority 20 fwmark 5001 lookup 5001; ip -6 rule add priority 19 fwmark 5001 lookup 5001");
+for (const command of [
+  "ip route get fibmatch 198.18.0.1 mark 5001",
+  "ip -6 route get fibmatch 2001:db8:2::1 mark 5001",
+]) {
+  asks("route", command, 26);
+  capture("route", IP, command, [24], "from-kernel", `${command}, answer`);
+}
 asks("route", "ip route del default via 10.1.0.9 table 5001 proto 90", 25);
 
 asks("link", "ip link show", 18);

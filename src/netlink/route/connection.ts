@@ -4,7 +4,7 @@ import { NetlinkError } from "../error.js";
 import { NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE } from "../message.js";
 import { NETLINK_ROUTE, openNetlink } from "../open.js";
 import { addressQuery, decodeAddress, type LocalAddress, RTM_GETADDR } from "./address.js";
-import type { Family } from "./family.js";
+import { describeAddress, type Family } from "./family.js";
 import { decodeCountedLink, decodeLink, type Link, type LinkStatistics, linkQuery, RTM_GETLINK } from "./link.js";
 import {
   decodeNeighbor,
@@ -25,6 +25,7 @@ import {
   describeRoute,
   encodeRoute,
   encodeRouteDeletion,
+  lookUpQuery,
   type Route,
   RTM_DELROUTE,
   RTM_GETROUTE,
@@ -98,6 +99,18 @@ export class RouteConnection implements Disposable {
   /** @throws {NetlinkError} ESRCH: there is no such route */
   deleteRoute(route: Route): void {
     this.#connection.request(`RTM_DELROUTE ${describeRoute(route)}`, RTM_DELROUTE, 0, encodeRouteDeletion(route));
+  }
+
+  /**
+   * The route that the kernel takes for a packet to `destination` (4 or 16 bytes) that carries a mark, its rules applied;
+   * `ip route get fibmatch`. @throws {NetlinkError} ENETUNREACH, EHOSTUNREACH: there is none
+   */
+  lookUpRoute(destination: Uint8Array, fwmark: number): Route {
+    const operation = `RTM_GETROUTE ${describeAddress(destination)} mark ${fwmark}`;
+    const body = this.#connection.get(operation, RTM_GETROUTE, lookUpQuery(destination, fwmark));
+    const route = decodeRoute(body);
+    if (route === null) throw new NetlinkError(operation, "ENODATA", "the kernel answered with something else");
+    return route;
   }
 
   links(): readonly Link[] {

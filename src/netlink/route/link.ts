@@ -20,8 +20,10 @@ const linkAttributes = attributes("IFLA", {
   address: attr(1, raw),
   name: attr(3, text),
   mtu: attr(4, u32),
+  master: attr(10, u32),
   operationalState: attr(16, u8),
   extensionMask: attr(29, u32),
+  groMaxSize: attr(58, u32),
 });
 export const linkMessage = message(linkHeader, linkAttributes);
 
@@ -56,6 +58,10 @@ export type Link = {
   readonly linkLayerAddress: Uint8Array;
   /** Largest packet in bytes. */
   readonly mtuBytes: number;
+  /** Index of the bridge, bond or VRF it is a port of; 0 = none. */
+  readonly masterIndex: number;
+  /** Packets received may have been put together up to this; above 65536 there are IPv6 jumbograms. 0: not told. */
+  readonly groMaxBytes: number;
 };
 
 /**
@@ -73,6 +79,8 @@ export function decodeLink(body: Uint8Array): Link | null {
     operationalState: OPERATIONAL_STATES[found.operationalState ?? 0] ?? "unknown",
     linkLayerAddress: found.address ?? new Uint8Array(0),
     mtuBytes: found.mtu ?? 0,
+    masterIndex: found.master ?? 0,
+    groMaxBytes: found.groMaxSize ?? 0,
   };
 }
 

@@ -17,6 +17,7 @@ import {
   defaultRoute,
   encodeRoute,
   encodeRouteDeletion,
+  lookUpQuery,
   type Route,
   routeMessage,
   routeQuery,
@@ -141,7 +142,17 @@ test("routes: our requests are ip's", () => {
   expect(said(routeQuery(4, 90)).header).toEqual(asked("route show table 5001 proto 90").header);
 });
 
-test("links: up, carrier, operational state, MTU, link-layer address", () => {
+test("routes: which one is taken for a destination and a mark", () => {
+  const v4Asked = bytesNamed("route", "ip route get fibmatch 198.18.0.1 mark 5001");
+  expect(lookUpQuery(v4(198, 18, 0, 1), 5001)).toEqual(v4Asked);
+  const address6 = new Uint8Array([0x20, 1, 0x0d, 0xb8, 0, 2, ...Array<number>(9).fill(0), 1]);
+  const v6Asked = bytesNamed("route", "ip -6 route get fibmatch 2001:db8:2::1 mark 5001");
+  expect(lookUpQuery(address6, 5001)).toEqual(v6Asked);
+  const answer = decodeRoute(bytesNamed("route", "ip -6 route get fibmatch 2001:db8:2::1 mark 5001, answer"))!;
+  expect(answer).toMatchObject({ table: 5001, nextHops: [{ gateway: v6(9), linkIndex: V0 }] });
+});
+
+test("links: up, carrier, operational state, MTU, link-layer address, counters", () => {
   const links = vectorsOf("link").filter(({ direction }) => direction === "from-kernel");
   const found = links.map(({ name }) => decodeLink(bytesNamed("link", name))!);
   const ethernet = (last: number) => new Uint8Array([2, 0, 0, 0, 0, last]);
@@ -149,11 +160,12 @@ test("links: up, carrier, operational state, MTU, link-layer address", () => {
   const [lo, , v0, v3, v2] = found;
   const up = { isUp: true, hasCarrier: true, operationalState: "up", mtuBytes: 1500 };
   expect(lo).toMatchObject({ index: 1, isUp: true, hasCarrier: true, operationalState: "unknown", mtuBytes: 65_536 });
-  expect(v0).toEqual({ index: V0, name: "v0", ...up, linkLayerAddress: ethernet(1) });
+  const v0Has = { linkLayerAddress: ethernet(1), masterIndex: 0, groMaxBytes: 65_536 };
+  expect(v0).toEqual({ index: V0, name: "v0", ...up, ...v0Has });
   expect(v3).toMatchObject({ isUp: false, hasCarrier: false, operationalState: "down" });
   // v2 is up, its peer v3 is not
   const waiting = { isUp: true, hasCarrier: false, operationalState: "lowerLayerDown", mtuBytes: 9000 };
-  expect(v2).toEqual({ index: 5, name: "v2", ...waiting, linkLayerAddress: ethernet(3) });
+  expect(v2).toMatchObject({ index: 5, name: "v2", ...waiting, linkLayerAddress: ethernet(3) });
 });
 
 test("links: a bridge's message about a port is not one about the link", () => {

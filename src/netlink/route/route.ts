@@ -12,6 +12,8 @@ const RT_SCOPE_NOWHERE = 255;
 /** RTNH_F_DEAD, RTNH_F_LINKDOWN: in rtm_flags for the only next hop, in rtnh_flags for one of several. */
 const RTNH_F_UNUSABLE = 0x1 | 0x10;
 const RTM_F_CLONED = 0x200;
+const RTM_F_LOOKUP_TABLE = 0x1000;
+const RTM_F_FIB_MATCH = 0x2000;
 const HEADER_TABLE_LIMIT = 256;
 
 /** `RTN_*`, include/uapi/linux/rtnetlink.h (v6.18). */
@@ -61,6 +63,7 @@ const routeAttributes = attributes("RTA", {
   via: attr(18, raw),
   outputInterface: attr(4, u32),
   multipath: attr(9, nextHops),
+  fwmark: attr(16, u32),
 });
 export const routeMessage = message(routeHeader, routeAttributes);
 
@@ -214,6 +217,21 @@ function gatewayAttribute(family: Family, { gateway }: NextHop) {
 /** Body of RTM_GETROUTE: the routes of a family; a protocol other than 0 lets the kernel filter. */
 export function routeQuery(family: Family, protocol: number): Uint8Array {
   return routeMessage.encode({ header: { ...emptyHeader(family), protocol }, attributes: {} }, "");
+}
+
+/**
+ * Body of RTM_GETROUTE for one destination: which route the kernel takes for a packet of that mark, and of which table.
+ * `destination` has 4 or 16 bytes.
+ */
+export function lookUpQuery(destination: Uint8Array, fwmark: number): Uint8Array {
+  const family = destination.length === 4 ? 4 : 6;
+  const header = {
+    ...emptyHeader(family),
+    destinationLength: destination.length * 8,
+    // IPv6 answers with the table anyway, and refuses to be asked for it (inet6_rtm_valid_getroute_req, v6.18).
+    flags: family === 4 ? RTM_F_LOOKUP_TABLE | RTM_F_FIB_MATCH : RTM_F_FIB_MATCH,
+  };
+  return routeMessage.encode({ header, attributes: { destination, fwmark } }, "");
 }
 
 function emptyHeader(family: Family) {
