@@ -93,11 +93,11 @@ function since(before: { unmarked: number; marked: number }) {
   const { unmarked, marked } = loopback.received();
   return { unmarked: unmarked - before.unmarked, marked: marked - before.marked };
 }
-const waiting = () => [...readQueueStates().values()].reduce((sum, state) => sum + state.waiting, 0);
+const waiting = () => [...readQueueStates()!.values()].reduce((sum, state) => sum + state.waiting, 0);
 
 test("each queue has a thread with a socket of its own, and everything is counted where it happened", async () => {
   await serve("--queue=4:5");
-  const states = readQueueStates();
+  const states = readQueueStates()!;
   expect([...states.keys()]).toEqual([4, 5]);
   expect(states.get(4)!.portId).not.toBe(states.get(5)!.portId);
   expect([...states.values()].map(({ copyBytes }) => copyBytes)).toEqual([256, 256]);
@@ -127,7 +127,7 @@ test("a queue that runs over: each packet is answered or counted as lost, and th
   expect(waiting()).toBe(200);
   process.kill(pid, "SIGCONT");
   await expect.poll(waiting).toBe(0);
-  const states = [...readQueueStates().values()];
+  const states = [...readQueueStates()!.values()];
   const lost = states.reduce((sum, { queueDropped, userDropped }) => sum + queueDropped + userDropped, 0);
   expect(since(before)).toEqual({ unmarked: 0, marked: 2_000 - lost });
   expect(lost).toBeGreaterThan(0);
@@ -146,7 +146,7 @@ test("a socket whose buffer runs over: the kernel's count of such packets is rea
   setSocketOption(four.fd, SOL_SOCKET, SO_RCVBUF, 4_096);
   const before = loopback.received();
   loopback.send(800);
-  const states = readQueueStates();
+  const states = readQueueStates()!;
   expect(states.get(4)!.userDropped).toBeGreaterThan(100);
   expect(states.get(4)!.waiting + states.get(4)!.userDropped + states.get(5)!.waiting).toBe(800);
   expect(since(before)).toEqual({ unmarked: 0, marked: 0 });

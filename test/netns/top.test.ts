@@ -64,7 +64,7 @@ async function send(packets: number, port: number): Promise<void> {
   for (let sent = 0; sent < packets; sent += 400) {
     loopback.send(400, { port, firstFlow: sent });
     await until("the queues", () =>
-      [...readQueueStates().values()].every(({ waiting }) => waiting === 0) ? true : null,
+      [...readQueueStates()!.values()].every(({ waiting }) => waiting === 0) ? true : null,
     );
   }
 }

@@ -132,9 +132,13 @@ function bind(queueNumber: number, work: () => void): void {
     work();
   } catch (error) {
     if (!(error instanceof NetlinkError) || !["EBUSY", "EPERM"].includes(error.errno)) throw error;
-    const reason = readQueueStates().has(queueNumber)
-      ? "another process serves this queue"
-      : "CAP_NET_ADMIN is missing";
+    const states = readQueueStates();
+    const reason =
+      states === null
+        ? "another process serves this queue, or CAP_NET_ADMIN is missing"
+        : states.has(queueNumber)
+          ? "another process serves this queue"
+          : "CAP_NET_ADMIN is missing";
     throw new NetlinkError(`NFQUEUE ${queueNumber} bind`, error.errno, reason);
   }
 }

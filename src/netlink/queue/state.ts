@@ -17,9 +17,17 @@ export type QueueState = {
   readonly lastPacketId: number;
 };
 
-/** The queues that are bound in this thread's network namespace, by number. */
-export function readQueueStates(): ReadonlyMap<number, QueueState> {
-  return parseQueueStates(readFileSync("/proc/thread-self/net/netfilter/nfnetlink_queue", "utf8"));
+/**
+ * The queues that are bound in this thread's network namespace, by number. null: this user may not know. The file is
+ * readable for user and group 0 alone (mode 0440), whatever capabilities a process has; CAP_DAC_OVERRIDE apart.
+ */
+export function readQueueStates(): ReadonlyMap<number, QueueState> | null {
+  try {
+    return parseQueueStates(readFileSync("/proc/thread-self/net/netfilter/nfnetlink_queue", "utf8"));
+  } catch (error) {
+    if ((error as { code?: string }).code === "EACCES") return null;
+    throw error;
+  }
 }
 
 /**

@@ -114,6 +114,8 @@ async function balance(options: ParsedOptions, io: Io, { mode }: { mode: "lb" | 
       end(1);
     },
   });
+  if (readQueueStates() === null)
+    log.log("warning", "packets lost in full queues are not counted: the kernel tells it to user or group 0 alone");
   io.out(fragmentLine(running.fragments));
   const endSweeping = sweepFragments(fragments, counters);
   const endHousekeeping = keepHouse({ folder, flowsName, trace, counters, log });
@@ -134,7 +136,7 @@ async function balance(options: ParsedOptions, io: Io, { mode }: { mode: "lb" | 
     endHousekeeping();
     endSweeping();
     const hasStopped = await threads.stop();
-    monitor.sample(readQueueStates());
+    monitor.sample();
     if (!hasStopped) process.exit(1); // a thread hangs: it would hold up the end of the process
     for (const socket of sockets) socket[Symbol.dispose]();
   }

@@ -71,16 +71,16 @@ export class QueueMonitor implements Disposable {
     }));
     this.#onLoss = onLoss;
     this.#nowMs = nowMs;
-    this.#timer = setInterval(() => this.sample(readQueueStates()), SAMPLE_EVERY_MS);
+    this.#timer = setInterval(() => this.sample(), SAMPLE_EVERY_MS);
     this.#timer.unref();
   }
 
-  /** Takes one sample of every queue. */
-  sample(states: ReadonlyMap<number, QueueState>): void {
+  /** Takes one sample of every queue. `states`: null where this user may not know them; then losses stay 0. */
+  sample(states: ReadonlyMap<number, QueueState> | null = readQueueStates()): void {
     const timeMs = this.#nowMs();
     for (const queue of this.#watched) {
       const { samples } = queue.block;
-      const state = states.get(queue.queueNumber);
+      const state = states?.get(queue.queueNumber);
       if (state !== undefined) addLosses(queue, state);
       addCpuTime(queue);
       samples[SAMPLE_TIME_MS] = timeMs;

@@ -132,14 +132,27 @@ export class QueueThreads {
     });
   }
 
-  /** Once the packets that gathered fit the queue it takes its usual length, and the thread counts as ready. */
+  /**
+   * Once the packets that gathered fit the queue it takes its usual length, and the thread counts as ready. Where this
+   * user may not know how many there are, the thread is ready at once and the queue stays long for the time they have.
+   */
   async #workOff(thread: Thread, worker: Worker): Promise<void> {
     const { socket } = thread.queue;
     const endMs = performance.now() + BACKLOG_DEADLINE_MS;
-    const waiting = () => readQueueStates().get(socket.queueNumber)?.waiting ?? 0;
-    while (waiting() >= socket.maxPackets && performance.now() < endMs) await delay(BACKLOG_POLL_MS);
+    const waiting = () => {
+      const states = readQueueStates();
+      return states === null ? null : (states.get(socket.queueNumber)?.waiting ?? 0);
+    };
+    const isKnown = waiting() !== null;
+    if (!isKnown) this.#setReady(thread);
+    while ((waiting() ?? socket.maxPackets) >= socket.maxPackets && performance.now() < endMs)
+      await delay(isKnown ? BACKLOG_POLL_MS : BACKLOG_DEADLINE_MS);
     if (thread.worker !== worker || this.#isStopping) return;
     socket.endBacklog();
+    this.#setReady(thread);
+  }
+
+  #setReady(thread: Thread): void {
     thread.isReady = true;
     if (this.#threads.every(({ isReady }) => isReady)) this.#tellReady();
   }
