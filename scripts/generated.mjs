@@ -24,7 +24,7 @@ function settle(path, content) {
 
 const outfile = join(folder, "settings.mjs");
 await build({
-  entryPoints: [join(root, "src/programs/stateless-lb/settings.ts")],
+  entryPoints: [join(root, "src/programs/stateless-lb/settings-text.ts")],
   outfile,
   bundle: true,
   platform: "node",

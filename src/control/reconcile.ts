@@ -47,7 +47,11 @@ export type Turn = {
   /** Targets that get no packets, by fwmark: why, as a word; the log has the sentence. */
   readonly pending: ReadonlyMap<number, string>;
   /** What this kernel cannot serve; targets among it are pending too. */
-  readonly refusals: readonly Pick<Refusal, "what">[];
+  readonly refusals: readonly Refusal[];
+  /** Steps that the kernel refused; they are tried again. */
+  readonly failures: readonly Failure[];
+  /** Why the turn broke off; null: it went through. */
+  readonly error: string | null;
   readonly durationMs: number;
   /** Changes of the kernel that were tried. */
   readonly kernelSteps: number;
@@ -129,7 +133,7 @@ export class Reconciler {
     const startMs = performance.now();
     const configuration = this.#configuration;
     let done: Done = { failures: [], refusals: [], steps: 0, repairs: 0 };
-    let hasFailed = false;
+    let problem: string | null = null;
     try {
       if (configuration !== null) done = this.#reconcile(configuration);
       this.#tellFailures(done.failures);
@@ -137,7 +141,7 @@ export class Reconciler {
       if (done.failures.length > 0) this.#retry();
       else this.#retryMs = FIRST_RETRY_MS;
     } catch (error) {
-      hasFailed = true;
+      problem = (error as Error).message;
       this.#options.log.error("reconcile failed", { error: (error as Error).message });
       this.#retry();
     }
@@ -149,11 +153,13 @@ export class Reconciler {
         ...done.refusals.flatMap(({ fwmark }) => (fwmark === null ? [] : [[fwmark, "refused"] as const])),
       ]),
       refusals: done.refusals,
+      failures: done.failures,
+      error: problem,
       durationMs: performance.now() - startMs,
       kernelSteps: done.steps,
       repairs: done.repairs,
       failedSteps: done.failures.length,
-      hasFailed,
+      hasFailed: problem !== null,
     });
   }
 

@@ -73,7 +73,7 @@ test("all faulty settings are told at once, with value and what is allowed", () 
     expect.objectContaining({
       message: [
         'NSM_DIAL_TIMEOUT="": a duration is needed, for example 300ms, 5s or 1h30m',
-        'NSM_NFQUEUE="3:1": queue numbers are needed: n or first:last, 0..65535, first <= last',
+        'NSM_NFQUEUE="3:1": queue numbers are needed: n or first:last, 0..65535, first <= last, at most 256 queues',
         'NSM_NFQUEUE_FANOUT="yes": true or false is needed (also 1, t, T, TRUE, True, 0, f, F, FALSE, False)',
         'NSM_IDENTIFIER_OFFSET_START="-1": out of range, 0..2147483646',
       ].join("\n"),
@@ -83,7 +83,7 @@ test("all faulty settings are told at once, with value and what is allowed", () 
 
 test("the log has the reference's keys in the reference's order", () => {
   const lines: string[] = [];
-  createLog("INFO", { write: (line) => lines.push(line) }).error("something", { n: 1 });
+  createLog("INFO", { write: (line) => lines.push(line) }).error("something", { error: "why", n: 1 });
   createLog("INFO", { write: (line) => lines.push(line) }).debug("not at this level");
   expect(lines).toHaveLength(1);
   const record = JSON.parse(lines[0]!) as Record<string, unknown>;
@@ -93,8 +93,9 @@ test("the log has the reference's keys in the reference's order", () => {
     service_id: "Meridio-LB",
     message: "something",
     version: "1.0.0",
-    extra_data: { n: 1 },
+    extra_data: { n: 1, error: "why" },
   });
+  expect(Object.keys(record["extra_data"] as object)).toEqual(["n", "error"]);
   expect(formatTimestamp(new Date("2026-03-04T05:06:07.120Z"))).toBe("2026-03-04T05:06:07.12+00:00");
   expect(formatTimestamp(new Date("2026-03-04T05:06:07.000Z"))).toBe("2026-03-04T05:06:07+00:00");
 });

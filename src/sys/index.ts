@@ -5,6 +5,7 @@ export { errnoName, SysError, sleepMicroseconds, watchReadable } from "./libc.js
 export { isRangeLocked, lockRange, tryLockRange, unlockRange } from "./lock.js";
 export { MappedFile, type Memory } from "./memory.js";
 export { CLONE_NEWNET, CLONE_NEWNS, enterNamespace, inNetworkNamespaceOf, unshare } from "./namespace.js";
+export { hasLargeReceiveOffload } from "./offload.js";
 export { watchProcess } from "./process.js";
 export { ReceiveRing, RING_EMPTY, RING_OVERRUN, SendBlock, SendRing } from "./ring.js";
 export {

@@ -1,11 +1,7 @@
+import { StartError } from "./failure.js";
 import type { PublicServicesOptions } from "./public-services.js";
 import { type Settings, SettingsError } from "./settings.js";
 import { toListenAddress, ValueError } from "./values.js";
-
-/** A start that cannot succeed; the message is one line that says what to do. */
-export class StartError extends Error {
-  readonly code = "ERR_START";
-}
 
 /**
  * What is served, and where.
@@ -23,7 +19,7 @@ export function servedBy(
     try {
       return toListenAddress(url);
     } catch (error) {
-      if (error instanceof ValueError) throw new SettingsError(`${name}="${url}": ${error.message}`);
+      if (error instanceof ValueError) throw new SettingsError([`${name}="${url}": ${error.message}`], false);
       throw error;
     }
   };

@@ -1,9 +1,12 @@
+import { maskVariable } from "./secrets.js";
+import { checkSetting } from "./settings-check.js";
 import { parseBoolean, parseDuration, parseInteger, parseQueues, parseUrl, ValueError } from "./values.js";
 
-type Kind = "string" | "URL" | "duration" | "int" | "bool" | "queues";
+/** Form of a value. */
+export type Kind = "string" | "URL" | "duration" | "int" | "bool" | "queues";
 
 /** One environment variable: how it is read, and what help and documentation say of it. */
-type Variable = {
+export type Variable = {
   readonly name: string;
   readonly kind: Kind;
   readonly default: string;
@@ -12,8 +15,8 @@ type Variable = {
   readonly alternative?: string;
 };
 
-/** Every variable, in the order of help. Names, kinds and defaults up to NSM_SOCKET are Meridio's. */
-const VARIABLES = {
+/** Every variable by the name of its setting, in the order of help. Names, kinds and defaults up to NSM_SOCKET are Meridio's. */
+export const VARIABLES = {
   name: { name: "NSM_NAME", kind: "string", default: "load-balancer", meaning: "name of the mesh endpoint" },
   serviceName: {
     name: "NSM_SERVICE_NAME",
@@ -194,18 +197,29 @@ type ValueOfKind<K extends Kind> = K extends "duration" | "int"
 /** All settings, parsed; durations in ms. */
 export type Settings = { readonly [K in keyof typeof VARIABLES]: ValueOfKind<(typeof VARIABLES)[K]["kind"]> };
 
+/** Where a setting's value came from: a variable of the environment, or its default. */
+export type Origin = { readonly variable: string } | "default";
+
 /** Faulty variables; the message names each with its value and what is allowed, one per line. */
 export class SettingsError extends Error {
   readonly code = "ERR_CONFIG";
+  /** Whether a value is not even of its kind; else all faults are values that make no sense. */
+  readonly isUnreadable: boolean;
+
+  constructor(faults: readonly string[], isUnreadable: boolean) {
+    super(faults.join("\n"));
+    this.isUnreadable = isUnreadable;
+  }
 }
 
-const PARSERS: Readonly<Record<Kind, (text: string) => unknown>> = {
-  string: (text) => text,
-  URL: parseUrl,
-  duration: parseDuration,
-  int: parseInteger,
-  bool: parseBoolean,
-  queues: parseQueues,
+/** A value that is not even of its kind is a parse error in the reference, every other fault one of its validation. */
+const PARSERS: Readonly<Record<Kind, { readonly parse: (text: string) => unknown; readonly isValidation?: true }>> = {
+  string: { parse: (text) => text },
+  URL: { parse: parseUrl },
+  duration: { parse: parseDuration },
+  int: { parse: parseInteger },
+  bool: { parse: parseBoolean },
+  queues: { parse: parseQueues, isValidation: true },
 };
 
 /**
@@ -213,61 +227,36 @@ const PARSERS: Readonly<Record<Kind, (text: string) => unknown>> = {
  * @throws {SettingsError} with all faults at once
  */
 export function readSettings(env: NodeJS.ProcessEnv): Settings {
+  return readSettingsWithOrigins(env).settings;
+}
+
+/** The same, and for each setting where its value came from. @throws {SettingsError} */
+export function readSettingsWithOrigins(env: NodeJS.ProcessEnv): {
+  readonly settings: Settings;
+  readonly origins: Readonly<Record<string, Origin>>;
+} {
   const faults: string[] = [];
+  let isUnreadable = false;
   const values: Record<string, unknown> = {};
+  const origins: Record<string, Origin> = {};
   for (const [key, variable] of Object.entries(VARIABLES) as [string, Variable][]) {
     const { name, kind, alternative } = variable;
     const source =
       env[name] === undefined && alternative !== undefined && env[alternative] !== undefined ? alternative : name;
     const text = env[source] ?? variable.default;
+    origins[key] = env[source] === undefined ? "default" : { variable: source };
+    const { parse, isValidation } = PARSERS[kind];
+    let isParsed = isValidation === true;
     try {
-      values[key] = PARSERS[kind](text);
-      checkRange(key, values[key]);
+      values[key] = parse(text);
+      isParsed = true;
+      checkSetting(key, values[key]);
     } catch (error) {
       if (!(error instanceof ValueError)) throw error;
-      faults.push(`${source}="${text}": ${error.message}`);
+      faults.push(`${source}="${maskVariable(source, text)}": ${error.message}`);
+      if (!isParsed) isUnreadable = true;
     }
   }
-  if (faults.length > 0) throw new SettingsError(faults.join("\n"));
-  return values as Settings;
-}
-
-const RANGES: Readonly<Record<string, readonly [number, number]>> = {
-  offsetStart: [0, 2 ** 31 - 2],
-  metricsPort: [1, 65_535],
-  queueLength: [1, 1_000_000],
-  keepaliveMs: [0, Number.POSITIVE_INFINITY],
-  maxBackoffMs: [1, Number.POSITIVE_INFINITY],
-  emptyGraceMs: [0, Number.POSITIVE_INFINITY],
-};
-
-function checkRange(key: string, value: unknown): void {
-  const range = RANGES[key];
-  if (range === undefined || typeof value !== "number") return;
-  const [min, max] = range;
-  if (value < min || value > max)
-    throw new ValueError(`out of range, ${min}..${max === Number.POSITIVE_INFINITY ? "" : max}`);
-}
-
-/** The variables as text, for `--help`. */
-export function describeVariables(): string {
-  const all: readonly Variable[] = Object.values(VARIABLES);
-  const width = Math.max(...all.map(({ name }) => name.length));
-  return all
-    .map(
-      ({ name, kind, default: fallback, meaning }) =>
-        `  ${name.padEnd(width)}  ${kind.padEnd(8)}  ${fallback === "" ? "(empty)" : fallback}\n  ${" ".repeat(width)}  ${meaning}\n`,
-    )
-    .join("");
-}
-
-/** The variables as a table of docs/settings.md. */
-export function settingsTable(): string {
-  const rows = (Object.values(VARIABLES) as readonly Variable[]).map(
-    ({ name, kind, default: fallback, meaning, alternative }) => {
-      const more = alternative === undefined ? "" : ` (else \`${alternative}\`)`;
-      return `| \`${name}\`${more} | ${kind} | ${fallback === "" ? "" : `\`${fallback}\``} | ${meaning} |\n`;
-    },
-  );
-  return `| variable | type | default | meaning |\n|---|---|---|---|\n${rows.join("")}`;
+  if (faults.length > 0) throw new SettingsError(faults, isUnreadable);
+  return { settings: values as Settings, origins };
 }

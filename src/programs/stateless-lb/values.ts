@@ -14,6 +14,9 @@ const UNIT_MS: Readonly<Record<string, number>> = {
   h: 3_600_000,
 };
 
+/** Go holds durations in 64 bits of ns; what does not fit is refused. */
+const MAX_DURATION_MS = 2 ** 63 / 1e6;
+
 /** A duration in Go's syntax (time.ParseDuration), in ms: `300ms`, `1h30m`, `-1.5s`, plain `0`. @throws {ValueError} */
 export function parseDuration(text: string): number {
   const refuse = () => new ValueError("a duration is needed, for example 300ms, 5s or 1h30m");
@@ -28,8 +31,23 @@ export function parseDuration(text: string): number {
     at += part[0].length;
     ms += Number(part[1]) * UNIT_MS[part[2]!]!;
   }
-  if (at !== rest.length) throw refuse();
+  if (at !== rest.length || ms >= MAX_DURATION_MS) throw refuse();
   return sign === "-" ? -ms : ms;
+}
+
+/** A duration in ms as Go prints it, to the ns: `1h30m0s`, `300ms`, `0s`. */
+export function formatDuration(ms: number): string {
+  const ns = Math.round(Math.abs(ms) * 1e6);
+  const sign = ms < 0 ? "-" : "";
+  if (ns === 0) return "0s";
+  if (ns < 1e3) return `${sign}${ns}ns`;
+  if (ns < 1e6) return `${sign}${ns / 1e3}µs`;
+  if (ns < 1e9) return `${sign}${ns / 1e6}ms`;
+  const hours = Math.floor(ns / 3_600e9);
+  const minutes = Math.floor((ns % 3_600e9) / 60e9);
+  const seconds = `${(ns % 60e9) / 1e9}s`;
+  if (hours > 0) return `${sign}${hours}h${minutes}m${seconds}`;
+  return minutes > 0 ? `${sign}${minutes}m${seconds}` : `${sign}${seconds}`;
 }
 
 /** A boolean as strconv.ParseBool reads it. @throws {ValueError} */
@@ -39,35 +57,55 @@ export function parseBoolean(text: string): boolean {
   throw new ValueError("true or false is needed (also 1, t, T, TRUE, True, 0, f, F, FALSE, False)");
 }
 
-/** A whole number as strconv.ParseInt(text, 0, 64) reads it: 0x, 0o, 0b, a leading 0 is octal, `_` between digits. @throws {ValueError} */
+/** strconv.ParseInt(text, 0, 64): 0x, 0o, 0b, a leading 0 is octal; `_` behind a prefix and between digits. */
+const INTEGER = /^([+-]?)(0[xX](?:_?[0-9a-fA-F])+|0[oO](?:_?[0-7])+|0[bB](?:_?[01])+|0(?:_?[0-7])*|[1-9](?:_?[0-9])*)$/;
+
+/** A whole number as Go reads it. @throws {ValueError} also beyond 2^53, which no setting needs */
 export function parseInteger(text: string): number {
-  const refuse = () => new ValueError("a whole number is needed, for example 5000 or 0x1388");
-  const match = /^([+-]?)(0x[0-9a-f]+|0o[0-7]+|0b[01]+|0[0-7]*|[1-9][0-9]*)$/i.exec(withoutUnderscores(text));
-  if (match === null) throw refuse();
-  const digits = match[2]!;
+  const match = INTEGER.exec(text);
+  const digits = (match?.[2] ?? "").replaceAll("_", "");
   const value = Number(/^0[0-7]+$/.test(digits) ? `0o${digits.slice(1)}` : digits);
-  if (!Number.isSafeInteger(value)) throw refuse();
-  return match[1] === "-" ? -value : value;
+  if (match === null || !Number.isSafeInteger(value))
+    throw new ValueError("a whole number is needed, for example 5000 or 0x1388");
+  return match[1] === "-" && value !== 0 ? -value : value;
 }
 
-function withoutUnderscores(text: string): string {
-  return /^[+-]?0[xob]?_?[0-9a-f]|^[+-]?[0-9]/i.test(text) ? text.replace(/(?<=[0-9a-fxob])_(?=[0-9a-f])/gi, "") : text;
-}
+/** Go's host: unreserved characters, sub-delims, and what it lets through besides; brackets hold an IPv6 address. */
+const HOST = /^(?:\[[0-9a-fA-F:.]+(?:%25[\w.~-]+)?\]|[\w.~!$&'()*+,;=<>"\u0080-\uffff-]*)(?::[0-9]*)?$/;
+const HAS_SCHEME = /^[a-zA-Z][a-zA-Z0-9+.-]*:/;
 
-/** A URL as net/url.Parse takes it: nearly anything; what it refuses is refused. @throws {ValueError} */
+/** A URL as net/url.Parse takes it, an empty one too; what that refuses is refused. The text stays. @throws {ValueError} */
 export function parseUrl(text: string): string {
-  if (/[\p{Cc} ]/u.test(text) || /%(?![0-9a-f]{2})/i.test(text) || text.startsWith(":")) {
-    throw new ValueError("a URL is needed, for example unix:///run/nsm.sock or tcp://host:port");
-  }
+  const refuse = (why: string) =>
+    new ValueError(`a URL is needed, for example unix:///run/nsm.sock or tcp://host:port (${why})`);
+  if (/\p{Cc}/u.test(text)) throw refuse("it has a control character");
+  const [beforeFragment = "", fragment = ""] = text.split(/#(.*)/s);
+  if (beforeFragment.startsWith(":")) throw refuse("it has no scheme before the colon");
+  const hasScheme = HAS_SCHEME.test(beforeFragment);
+  const [rest = ""] = (hasScheme ? beforeFragment.slice(beforeFragment.indexOf(":") + 1) : beforeFragment).split("?");
+  if (hasScheme && !rest.startsWith("/")) return text; // opaque
+  if (!rest.startsWith("/") && rest.split("/")[0]!.includes(":")) throw refuse("its first part has a colon");
+  const authority = rest.startsWith("//") && (hasScheme || !rest.startsWith("///")) ? rest.slice(2).split("/")[0]! : "";
+  const host = authority.slice(authority.lastIndexOf("@") + 1);
+  if (!HOST.test(host)) throw refuse("its host or port is none");
+  const path = rest.slice(authority === "" ? 0 : authority.length + 2);
+  if (/%(?![0-9a-fA-F]{2})/.test(`${authority.slice(0, authority.lastIndexOf("@") + 1)}${path}#${fragment}`))
+    throw refuse("% needs two hexadecimal digits");
   return text;
 }
+
+/** More queues than that are a slip: each has a thread. */
+const MAX_QUEUES = 256;
 
 /** NFQUEUE numbers, `n` or `first:last`; further parts are ignored as the reference does. @throws {ValueError} */
 export function parseQueues(text: string): { readonly first: number; readonly last: number } {
   const [first = "", last = first] = text.split(":");
-  const isNumber = (part: string) => /^[0-9]{1,5}$/.test(part) && Number(part) <= 65_535;
-  if (!isNumber(first) || !isNumber(last) || Number(last) < Number(first)) {
-    throw new ValueError("queue numbers are needed: n or first:last, 0..65535, first <= last");
+  const isNumber = (part: string) => /^[0-9]+$/.test(part) && Number(part) <= 65_535;
+  const count = Number(last) - Number(first) + 1;
+  if (!isNumber(first) || !isNumber(last) || count < 1 || count > MAX_QUEUES) {
+    throw new ValueError(
+      `queue numbers are needed: n or first:last, 0..65535, first <= last, at most ${MAX_QUEUES} queues`,
+    );
   }
   return { first: Number(first), last: Number(last) };
 }

@@ -1,0 +1,183 @@
+// Settings as an operator of the reference writes them, against what Go's parsers and envconfig do with them.
+import { expect, test } from "vitest";
+import { maskText, maskVariable } from "./stateless-lb/secrets.js";
+import { readSettings, readSettingsWithOrigins, SettingsError } from "./stateless-lb/settings.js";
+import { describeVariables, printSettings } from "./stateless-lb/settings-text.js";
+import { formatDuration, parseDuration, parseInteger, parseQueues, parseUrl } from "./stateless-lb/values.js";
+
+/** The faults of an environment, and whether one is a parse error. */
+function faultsOf(env: Record<string, string>): { readonly lines: readonly string[]; readonly isUnreadable: boolean } {
+  try {
+    readSettings(env);
+  } catch (error) {
+    if (error instanceof SettingsError) return { lines: error.message.split("\n"), isUnreadable: error.isUnreadable };
+    throw error;
+  }
+  return { lines: [], isUnreadable: false };
+}
+
+// Taken one by one from net/url's own table of cases (urltests, TestParseFailure, parseRequestURLTests) and its rules.
+test("URLs are taken and refused as net/url does", () => {
+  const good = [
+    "",
+    "unix:///var/lib/meridio/lb.sock",
+    "tcp://127.0.0.1:7777",
+    "tcp://:5000",
+    "nsp-service:7778",
+    "localhost:80",
+    "http://user:pa%20ss@example.com/a b",
+    "http://[::1]:80/",
+    "http://[fe80::1%25en0]/",
+    "//host/path",
+    "/only/path?q=%zz",
+    "mailto:x@y",
+    "http://a.b.c/%41#f",
+    "http://hello.世界.com/foo",
+    "http://x:/",
+  ];
+  for (const text of good) expect(parseUrl(text), text).toBe(text);
+  const bad = [
+    ":x",
+    "1a:2",
+    "tcp://host:port",
+    "http://a b.com/",
+    "http://h%41/",
+    "http://x/%",
+    "http://x/%zz",
+    "http://[::1/",
+    "http://x#%1",
+    "a\nb",
+    "http://x\u007f/",
+    "cache_object:foo/bar",
+  ];
+  for (const text of bad) expect(() => parseUrl(text), text).toThrow(/a URL is needed/);
+});
+
+test("durations: Go's range, and Go's way of printing", () => {
+  for (const text of ["2540400h10m", "9223372036.8s", "5.s"]) parseDuration(text);
+  for (const text of ["2562048h", "9223372036.9s", "+", "-", "1h-2m", "1e3s"])
+    expect(() => parseDuration(text), text).toThrow(/a duration is needed/);
+  const printed: [string, string][] = [
+    ["1h30m", "1h30m0s"],
+    ["300ms", "300ms"],
+    ["0", "0s"],
+    ["90s", "1m30s"],
+    ["1.5s", "1.5s"],
+    ["-2m", "-2m0s"],
+    ["1500us", "1.5ms"],
+    ["24h", "24h0m0s"],
+    ["5ns", "5ns"],
+  ];
+  for (const [text, expected] of printed) expect(formatDuration(parseDuration(text)), text).toBe(expected);
+});
+
+test("whole numbers: underscores stand behind a prefix and between digits, nowhere else", () => {
+  const good: [string, number][] = [
+    ["0x_1388", 5000],
+    ["0_17", 15],
+    ["1_000", 1000],
+    ["+5", 5],
+    ["0B11", 3],
+    ["00", 0],
+    ["-0", 0],
+  ];
+  for (const [text, value] of good) expect(parseInteger(text), text).toBe(value);
+  for (const text of ["_1", "1_", "1__0", "0_x1", "0x1_", "+_1", "08", "0b2", "1e3", " 1", "--1"])
+    expect(() => parseInteger(text), text).toThrow(/a whole number is needed/);
+});
+
+test("queue numbers: leading zeros and further parts as the reference, sizes that make sense", () => {
+  expect(parseQueues("000003:4:9")).toEqual({ first: 3, last: 4 });
+  expect(parseQueues("0:255")).toEqual({ first: 0, last: 255 });
+  for (const text of ["0:256", "0:65535", "3:0", ":3", "+1", "1_0", "0x1"])
+    expect(() => parseQueues(text), text).toThrow(/at most 256 queues/);
+});
+
+test("every fault is told in one error; only values that cannot be read are parse errors", () => {
+  const { lines, isUnreadable } = faultsOf({
+    NSM_CONNECT_TO: "",
+    NSM_NFQUEUE: "9:1",
+    NSM_METRICS_PORT: "70000",
+    NSM_GRPC_MAX_BACKOFF: "0",
+    NSM_SOCKET: "http://x",
+    NFQLB_SHM_DIR: "shm",
+  });
+  expect(lines.map((line) => line.slice(0, line.indexOf("=")))).toEqual([
+    "NSM_CONNECT_TO",
+    "NSM_NFQUEUE",
+    "NSM_GRPC_MAX_BACKOFF",
+    "NSM_METRICS_PORT",
+    "NSM_SOCKET",
+    "NFQLB_SHM_DIR",
+  ]);
+  expect(lines[2]).toBe('NSM_GRPC_MAX_BACKOFF="0": out of range, 1ms or more');
+  expect(isUnreadable).toBe(false);
+  expect(faultsOf({ NSM_NFQUEUE: "x", NSM_METRICS_ENABLED: "" })).toMatchObject({ isUnreadable: true });
+  // The alternative is named when its value is the faulty one.
+  expect(faultsOf({ GRPC_KEEPALIVE_TIME: "" }).lines[0]).toMatch(/^GRPC_KEEPALIVE_TIME=""/);
+  expect(faultsOf({ NSM_GRPC_KEEPALIVE_TIME: "", GRPC_KEEPALIVE_TIME: "1s" }).isUnreadable).toBe(true);
+});
+
+test("what is in force is printed with its origin, and without credentials", () => {
+  const { settings, origins } = readSettingsWithOrigins({
+    NSM_CONNECT_TO: "tcp://user:geheim@host:1",
+    GRPC_MAX_BACKOFF: "90s",
+    NSM_NFQUEUE: "007",
+    NSM_LOG_LEVEL: "",
+  });
+  const lines = printSettings(settings, origins).trim().split("\n");
+  const row = (name: string) => lines.find((line) => line.startsWith(`${name} `))!.split(/ {2,}/);
+  expect(row("NSM_CONNECT_TO")).toEqual(["NSM_CONNECT_TO", "tcp://***@host:1", "environment"]);
+  expect(row("NSM_GRPC_MAX_BACKOFF")).toEqual(["NSM_GRPC_MAX_BACKOFF", "1m30s", "environment (GRPC_MAX_BACKOFF)"]);
+  expect(row("NSM_NFQUEUE")).toEqual(["NSM_NFQUEUE", "7", "environment"]);
+  expect(row("NSM_LOG_LEVEL")).toEqual(["NSM_LOG_LEVEL", '""', "environment"]);
+  expect(row("NSM_MAX_TOKEN_LIFETIME")).toEqual(["NSM_MAX_TOKEN_LIFETIME", "24h0m0s", "default"]);
+  expect(lines).toHaveLength(
+    describeVariables()
+      .split("\n")
+      .filter((line) => /^ {2}\S/.test(line)).length,
+  );
+});
+
+test("credentials are masked by name and by form", () => {
+  expect(maskVariable("DB_PASSWORD", "x")).toBe("***");
+  expect(maskVariable("GITHUB_TOKEN", "x")).toBe("***");
+  expect(maskVariable("MY_API_KEY", "")).toBe("");
+  expect(maskVariable("NSM_MAX_TOKEN_LIFETIME", "24h")).toBe("24h");
+  expect(maskVariable("PWD", "/home")).toBe("/home");
+  expect(maskVariable("MONKEY", "banana")).toBe("banana");
+  const jwt = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln";
+  const line = JSON.stringify({
+    a: `Bearer ${jwt}`,
+    b: "http://u:p@h/x",
+    c: "-----BEGIN PRIVATE KEY-----\nMIIE",
+    d: jwt,
+  });
+  const masked = maskText(line);
+  expect(JSON.parse(masked)).toEqual({
+    a: "Bearer ***",
+    b: "http://***@h/x",
+    c: "-----BEGIN PRIVATE KEY-----***",
+    d: "***",
+  });
+});
+
+test("masking takes no longer for a text made to make it slow", () => {
+  const parts = [
+    "x",
+    "a:",
+    "://",
+    "eyJ",
+    "eyJ-",
+    "eyJ.",
+    "Basic ",
+    " ",
+    "-----BEGIN ",
+    "-----BEGIN PRIVATE KEY-----",
+    "@",
+  ];
+  const startMs = performance.now();
+  for (const part of parts) maskText(part.repeat(200_000 / part.length));
+  expect(performance.now() - startMs).toBeLessThan(5_000);
+  expect(maskText("http://me:p@ss@host/x and http://host/a@b")).toBe("http://***@host/x and http://host/a@b");
+});

@@ -1,0 +1,31 @@
+// What must not be shown: log, --debug and --print-config pass through here.
+const MASK = "***";
+/** Words in a variable's name that promise a credential. */
+const CREDENTIAL_NAME =
+  /(^|_)(PASSWORD|PASSWD|PASSPHRASE|PASS|PWD|SECRET|SECRETS|TOKEN|TOKENS|KEY|KEYS|APIKEY|CREDENTIAL|CREDENTIALS|AUTH|AUTHORIZATION|COOKIE|JWT)(_|$)/i;
+/** Names that only look like it: what follows says that the value is a number, a place or a working folder. */
+const HARMLESS_NAME = /^(NSM_MAX_TOKEN_LIFETIME|PWD|OLDPWD)$/;
+
+/**
+ * userinfo of a URL; a bearer token; a JSON web token; a private key in PEM, also with its line breaks escaped. Each is
+ * linear in the text: what repeats is bounded, or begins only where a run of its characters does.
+ */
+const SECRET_TEXT: readonly (readonly [RegExp, string])[] = [
+  [/([a-z][a-z0-9+.-]{0,31}:\/\/)[^\s/?#"']*@/gi, `$1${MASK}@`],
+  [/\b(Bearer|Basic) {1,8}[\w.~+/=-]{8,}/gi, `$1 ${MASK}`],
+  [/(?<![\w-])eyJ[\w-]{8,}\.[\w-]+\.[\w-]*/g, MASK],
+  [/(-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----)[^"]*?(-----END [A-Z ]{0,32}PRIVATE KEY-----|(?=")|$)/g, `$1${MASK}`],
+];
+
+/** The text with everything replaced that is a credential by its form. JSON stays JSON. */
+export function maskText(text: string): string {
+  let masked = text;
+  for (const [form, replacement] of SECRET_TEXT) masked = masked.replace(form, replacement);
+  return masked;
+}
+
+/** The value of an environment variable as it may be shown: nothing of it where the name promises a credential. */
+export function maskVariable(name: string, value: string): string {
+  if (value !== "" && CREDENTIAL_NAME.test(name) && !HARMLESS_NAME.test(name)) return MASK;
+  return maskText(value);
+}

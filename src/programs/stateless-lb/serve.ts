@@ -1,0 +1,220 @@
+import { hostname } from "node:os";
+import { join } from "node:path";
+import { Reconciler, unpublish } from "#control";
+import { formatRefusal } from "#nsp";
+import { Steering } from "#steering";
+import { CounterFile, ensureFlows } from "#tables";
+import { ControlLock, holderOf } from "./control-lock.js";
+import { DataPlane } from "./data-plane.js";
+import { StartError } from "./failure.js";
+import { InstanceState } from "./instance-state.js";
+import type { ProgramLog } from "./log.js";
+import { metricSources } from "./metrics/sources.js";
+import { startPublicServices } from "./public-services.js";
+import { servedBy } from "./served-by.js";
+import type { Settings } from "./settings.js";
+import type { Signals } from "./signals.js";
+import { fileSource, firstConfiguration, follow, meshSource, type Source } from "./source.js";
+import type { StatusContent } from "./status-document.js";
+import { contentOf, StatusWriter } from "./status-writer.js";
+
+const FLOWS = "nfqlb-flows";
+const COUNTERS = "nfqlb-counters";
+/** So many characters of the service's name begin the names of its interfaces. */
+const INTERFACE_PREFIX_LENGTH = 10;
+/** As often as Meridio verifies its targets. */
+const VERIFY_INTERVAL_MS = 10_000;
+
+export type ServeOptions = {
+  readonly settings: Settings;
+  /** Configuration file of an embedded NSP. */
+  readonly config: string | undefined;
+  readonly isDryRun: boolean;
+  readonly log: ProgramLog;
+  readonly signals: Signals;
+};
+
+/** The control plane from start to orderly end, or what it would do. Returns the exit code. */
+export async function serve({ settings, config, isDryRun, log, signals }: ServeOptions): Promise<number> {
+  using steering = new Steering();
+  const source = config === undefined ? meshSource(settings) : await fileSource(config, settings, log);
+  try {
+    if (isDryRun) await preview(source, settings, steering, log);
+    else await run(source, settings, steering, log, signals);
+    return 0;
+  } finally {
+    await source.close();
+  }
+}
+
+async function preview(source: Source, settings: Settings, steering: Steering, log: ProgramLog): Promise<void> {
+  const reconciler = new Reconciler({
+    ...commonOptions(settings, steering, log, source.file !== null),
+    isDataPlaneReady: () => false,
+  });
+  const lines = reconciler.preview(await firstConfiguration(source, settings, log));
+  process.stdout.write(lines.map((line) => `${line}\n`).join(""));
+}
+
+function commonOptions(settings: Settings, steering: Steering, log: ProgramLog, isAlone: boolean) {
+  const { shmFolder, queues, isFanout, offsetStart } = settings;
+  const place = { folder: shmFolder, flowsName: FLOWS, countOf: (slot: number) => countOf(shmFolder, slot) };
+  const kernelPlace = { queue: { ...queues, isFanout }, targetInterfaces: targetInterfaces(settings, isAlone) };
+  return { steering, place, kernelPlace, offsetStart, verifyIntervalMs: VERIFY_INTERVAL_MS, log };
+}
+
+/**
+ * How names of interfaces to targets begin; null: no reassembly in front of the data plane. Alone the program may share its
+ * namespace with others, whose connection tracking it must not switch off, and the data plane can do without.
+ */
+function targetInterfaces({ interfacePrefix, serviceName }: Settings, isAlone: boolean): string | null {
+  if (interfacePrefix !== "") return interfacePrefix;
+  return isAlone || serviceName === "" ? null : serviceName.slice(0, INTERFACE_PREFIX_LENGTH);
+}
+
+async function run(
+  source: Source,
+  settings: Settings,
+  steering: Steering,
+  log: ProgramLog,
+  signals: Signals,
+): Promise<void> {
+  const { shmFolder } = settings;
+  using lock = takeLock(shmFolder);
+  void lock;
+  const told = signals.untilEnd(source.reload);
+  const status = new StatusWriter(shmFolder, firstStatus(source), (error) =>
+    log.error("status cannot be written", { error }),
+  );
+  ensureFlows(shmFolder, FLOWS);
+  const isAlone = source.file !== null;
+  const state = new InstanceState(isAlone ? null : hostname());
+  const late = { wake: () => {}, refresh: () => {} }; // of what is made further down
+  const dataPlane = new DataPlane({
+    program: settings.nfqlb || join(__dirname, "nfqlb"),
+    folder: shmFolder,
+    queues: settings.queues,
+    queueLength: settings.queueLength,
+    log,
+    onReady: () => late.wake(),
+    onDown: () => {
+      state.dataPlaneDied();
+      late.refresh();
+    },
+  });
+  const options = commonOptions(settings, steering, log, source.file !== null);
+  const reconciler = new Reconciler({
+    ...options,
+    isDataPlaneReady: () => dataPlane.isReady,
+    onTurn: (turn) => {
+      status.update(contentOf(turn, dataPlane.isReady, new Date()));
+      state.takeTurn(turn);
+      late.refresh();
+    },
+  });
+  const services = await startPublicServices({
+    ...servedBy(settings, process.env, isAlone),
+    hostName: hostname(),
+    probeTimeoutMs: settings.probeTimeoutMs,
+    state: () => state.serviceState(dataPlane.isReady),
+    onProbe: (isAnswering) => {
+      state.areSocketsAnswering = isAnswering;
+    },
+    sources: (health, isAvailable) =>
+      metricSources({
+        settings,
+        place: { flowsName: FLOWS, countersName: COUNTERS, trench: source.trench, conduit: source.conduit },
+        state,
+        hits: () => steering.counters(),
+        health,
+        isAvailable,
+      }),
+    log,
+  });
+  late.refresh = services.refresh;
+  late.wake = () => {
+    reconciler.wake(0);
+    services.refresh();
+  };
+  log.info("start", {
+    version: process.env["BUILD_VERSION"],
+    features: steering.features,
+    nsp: source.address,
+  });
+  const ending = new AbortController();
+  await dataPlane.start();
+  reconciler.start();
+  const following = follow(source, settings, log, ending.signal, {
+    onUpdate: (update) => {
+      const configurationFrom = update.origin === "nsp" ? "nsp" : "saved state";
+      status.update({ configurationFrom, refusals: update.refusals.map(formatRefusal) });
+      state.takeUpdate(update);
+      if (!update.changes.isEmpty) reconciler.configure(update.configuration);
+      services.refresh();
+    },
+    onConnection: (isConnected, reason) => {
+      status.update({ nsp: { isConnected, since: new Date().toISOString(), reason } });
+      state.isNspConnected = isConnected;
+      services.refresh();
+    },
+  });
+  await Promise.race([told, following]); // following ends before a signal only by a fault
+  // In this order no packet is queued to nobody, and none that is queued loses its way.
+  services.leave();
+  ending.abort();
+  reconciler.stop();
+  const left = [...reconciler.releaseTraffic()];
+  await dataPlane.stop();
+  left.push(...reconciler.cleanUp());
+  for (const { message } of left) log.error("not cleaned up", { error: message });
+  unpublish(options.place);
+  await following;
+  await services.close();
+  status.end();
+  log.info("end");
+}
+
+/** @throws {StartError} another control plane works on the folder, or it cannot be used */
+function takeLock(folder: string): ControlLock {
+  let lock: ControlLock | null;
+  try {
+    lock = ControlLock.take(folder);
+  } catch (error) {
+    throw new StartError(`NFQLB_SHM_DIR: ${(error as Error).message}`);
+  }
+  if (lock !== null) return lock;
+  throw new StartError(
+    `another stateless-lb (pid ${holderOf(folder)}) works on ${folder}: end it, or set NFQLB_SHM_DIR to a folder of its own`,
+  );
+}
+
+function firstStatus({ address, trench, conduit, file }: Source): StatusContent {
+  return {
+    program: process.env["BUILD_VERSION"] ?? "(unknown)",
+    pid: process.pid,
+    startedAt: new Date().toISOString(),
+    phase: "starting",
+    source: { address, trench, conduit, file },
+    nsp: { isConnected: false, since: null, reason: "" },
+    refusals: [],
+    lastTurn: null,
+    configurationFrom: null,
+    isServed: false,
+    faults: [],
+    vips: [],
+    streams: [],
+    flows: [],
+    targets: [],
+  };
+}
+
+/** What the data plane counted for a rule; 0 before its first start. */
+function countOf(folder: string, slot: number): number {
+  try {
+    using counters = CounterFile.open(folder, COUNTERS);
+    return counters.sumRule(slot);
+  } catch (error) {
+    if ((error as { code?: string }).code === "ENOENT") return 0;
+    throw error;
+  }
+}

@@ -1,0 +1,139 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Log } from "#control";
+import type { Configuration } from "#model";
+import { type ConfigurationFile, followConfiguration, formatRefusal, type NspUpdate } from "#nsp";
+import { startEmbeddedNsp } from "./embedded-nsp.js";
+import { StartError } from "./failure.js";
+import type { Settings } from "./settings.js";
+
+/** How long `--dry-run` waits for the configuration. */
+const DRY_RUN_DEADLINE_MS = 10_000;
+/** Refused objects that get a line of their own per update; an NSP may send thousands of bad ones. */
+const MAX_REFUSALS_LOGGED = 100;
+
+/** Where the configuration comes from. */
+export type Source = {
+  readonly address: string;
+  readonly trench: string;
+  readonly conduit: string;
+  /** Where what the NSP says is saved for a start without it; null where that needs no saving. */
+  readonly stateFolder: string | null;
+  /** Configuration file, or null. */
+  readonly file: string | null;
+  /** Reads the file again; null where there is none. */
+  readonly reload: (() => void) | null;
+  readonly close: () => Promise<void>;
+};
+
+/** The NSP of a mesh; needs what this version lacks unless settings say otherwise. */
+export function meshSource(settings: Settings): Source {
+  const { isMeshEnabled, isNspInsecure, nspService, trenchName, conduitName, stateFolder, shmFolder } = settings;
+  if (isMeshEnabled) {
+    throw new StartError(
+      "the mesh endpoint is not in this version: set NSM_MESH_ENABLED=false, or run alone with --config FILE",
+    );
+  }
+  if (!isNspInsecure) {
+    throw new StartError(
+      "mTLS to the NSP is not in this version: set NSM_NSP_INSECURE=true for plain text, or run alone with --config FILE",
+    );
+  }
+  return {
+    address: nspService,
+    trench: trenchName,
+    conduit: conduitName,
+    stateFolder: stateFolder === "off" ? null : stateFolder || shmFolder,
+    file: null,
+    reload: null,
+    close: async () => {},
+  };
+}
+
+/** An NSP of our own, fed by a file, on a private socket and the addresses that the file names. */
+export async function fileSource(path: string, { conduitName }: Settings, log: Log): Promise<Source> {
+  const folder = mkdtempSync(join(tmpdir(), "stateless-lb-"));
+  const removeFolder = () => rmSync(folder, { recursive: true, force: true });
+  const address = `unix:${join(folder, "nsp.sock")}`;
+  const { file, reload, close } = await startEmbeddedNsp({ path, listen: [address], log }).catch((error: unknown) => {
+    removeFolder();
+    throw error;
+  });
+  return {
+    address,
+    trench: file.configuration.trench!.name,
+    conduit: chooseConduit(file, conduitName),
+    stateFolder: null, // the file is there
+    file: path,
+    reload,
+    close: async () => {
+      await close();
+      removeFolder();
+    },
+  };
+}
+
+function chooseConduit({ configuration }: ConfigurationFile, wanted: string): string {
+  const names = configuration.conduits.map(({ name }) => name);
+  return names.includes(wanted) ? wanted : names[0]!;
+}
+
+/** What happens at the source besides the log. */
+export type SourceEvents = {
+  readonly onUpdate: (update: NspUpdate) => void;
+  readonly onConnection: (isConnected: boolean, reason: string) => void;
+};
+
+/** Hands on everything that the NSP says anew, until `signal`. */
+export async function follow(
+  source: Source,
+  settings: Settings,
+  log: Log,
+  signal: AbortSignal,
+  events: SourceEvents,
+): Promise<void> {
+  const { maxBackoffMs, keepaliveMs, emptyGraceMs, doFlowsWithoutVipsMatchAll } = settings;
+  const updates = followConfiguration({
+    server: { address: source.address, security: "plain-text", maxBackoffMs, keepaliveMs },
+    trench: source.trench,
+    conduit: source.conduit,
+    emptyGraceMs,
+    doFlowsWithoutVipsMatchAll,
+    state: source.stateFolder === null ? null : { folder: source.stateFolder, nowMs: Date.now },
+    onConnection: (isConnected, reason) => {
+      log.info(isConnected ? "NSP connected" : "NSP disconnected", reason === "" ? {} : { reason });
+      events.onConnection(isConnected, reason);
+    },
+    onWaiting: (what) => log.info("the NSP has not told everything yet", { waitingFor: what }),
+    onStateFault: (error) => log.error("saved NSP state", { error }),
+    signal,
+  });
+  let origin = "";
+  for await (const update of updates) {
+    for (const refusal of update.newRefusals.slice(0, MAX_REFUSALS_LOGGED))
+      log.error("object refused", { reason: formatRefusal(refusal), ...refusal });
+    const unsaid = update.newRefusals.length - MAX_REFUSALS_LOGGED;
+    if (unsaid > 0) log.error("more objects refused", { count: unsaid });
+    if (update.origin !== origin)
+      log.info(`configuration from ${update.origin === "nsp" ? "the NSP" : "the saved state"}`);
+    origin = update.origin;
+    events.onUpdate(update);
+  }
+}
+
+export async function firstConfiguration(source: Source, settings: Settings, log: Log): Promise<Configuration> {
+  const ending = new AbortController();
+  try {
+    return await new Promise<Configuration>((resolve, reject) => {
+      const late = () =>
+        reject(new StartError(`no configuration from ${source.address} in ${DRY_RUN_DEADLINE_MS / 1000} s`));
+      setTimeout(late, DRY_RUN_DEADLINE_MS).unref();
+      const quiet: Log = { ...log, info: () => {}, debug: () => {} };
+      const events = { onUpdate: (update: NspUpdate) => resolve(update.configuration), onConnection: () => {} };
+      follow({ ...source, stateFolder: null }, settings, quiet, ending.signal, events).catch(reject);
+    });
+  } finally {
+    ending.abort();
+  }
+}

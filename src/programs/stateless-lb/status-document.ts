@@ -1,0 +1,83 @@
+import { readFileSync, renameSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+
+/** Changes whenever a reader of the last version would misread; readers refuse any other. */
+const VERSION = 1;
+const NAME = "stateless-lb-status.json";
+
+/** A target as the control plane sees it. */
+export type TargetStatus = {
+  readonly stream: string;
+  readonly identifier: number;
+  /** Its mark and routing table; null: its stream has none. */
+  readonly fwmark: number | null;
+  readonly addresses: readonly string[];
+  /** `ready`: it gets packets. */
+  readonly state: "ready" | "pending";
+  /** Why it is pending; empty when it is not. */
+  readonly reason: string;
+};
+
+/**
+ * What the control plane tells other processes of itself: a file beside the tables, for `status`, `--debug` and `doctor`.
+ * Times are UTC in ISO 8601.
+ */
+export type StatusDocument = {
+  readonly version: typeof VERSION;
+  /** Version of the program. */
+  readonly program: string;
+  readonly pid: number;
+  readonly startedAt: string;
+  readonly writtenAt: string;
+  readonly phase: "starting" | "serving" | "ended";
+  readonly source: {
+    readonly address: string;
+    readonly trench: string;
+    readonly conduit: string;
+    /** Configuration file of an embedded NSP, or null. */
+    readonly file: string | null;
+  };
+  /** `since`: null until it was heard or lost once. */
+  readonly nsp: { readonly isConnected: boolean; readonly since: string | null; readonly reason: string };
+  /** Objects of the NSP that were left out, each with its reason. */
+  readonly refusals: readonly string[];
+  /** Last turn of the reconcile loop; null before the first. `error`: it broke off. */
+  readonly lastTurn: { readonly at: string; readonly durationMs: number; readonly error: string | null } | null;
+  /** Who told the configuration in force; null: there is none yet. */
+  readonly configurationFrom: "nsp" | "saved state" | null;
+  /** Whether packets to the VIPs are queued. */
+  readonly isServed: boolean;
+  /** Steps that the kernel refused and that belong to no target. */
+  readonly faults: readonly string[];
+  readonly vips: readonly string[];
+  readonly streams: readonly { readonly name: string; readonly maxTargets: number; readonly offset: number | null }[];
+  readonly flows: readonly { readonly name: string; readonly stream: string; readonly priority: number }[];
+  readonly targets: readonly TargetStatus[];
+};
+
+/** What a writer has to give; the rest is the document's own. */
+export type StatusContent = Omit<StatusDocument, "version" | "writtenAt">;
+
+/** Replaces the document in one step: a reader sees the old one or the new one. */
+export function writeStatus(folder: string, content: StatusContent, now: Date): void {
+  const path = join(folder, NAME);
+  const document: StatusDocument = { version: VERSION, writtenAt: now.toISOString(), ...content };
+  writeFileSync(`${path}.new`, `${JSON.stringify(document)}\n`, { mode: 0o600 });
+  renameSync(`${path}.new`, path);
+}
+
+/** The document of this folder, null when there is none. @throws what cannot be read, or is of another version */
+export function readStatus(folder: string): StatusDocument | null {
+  const path = join(folder, NAME);
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8");
+  } catch (error) {
+    if ((error as { code?: string }).code === "ENOENT") return null;
+    throw error;
+  }
+  const document = JSON.parse(text) as StatusDocument;
+  const version: number = document.version;
+  if (version === VERSION) return document;
+  throw new Error(`${path}: version ${version} of the status document, version ${VERSION} is known here`);
+}

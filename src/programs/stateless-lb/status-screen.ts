@@ -1,0 +1,138 @@
+import { printable } from "./printable.js";
+import type { Situation, TargetSituation } from "./situation.js";
+
+/** Things that do not work, listed singly at most; more are counted. */
+const MOST_LISTED = 12;
+
+type Verdict = "ok" | "WAIT" | "FAULT";
+type Row = { readonly what: string; readonly verdict: Verdict; readonly text: string };
+
+/** One screen: what works, what does not, and why. `isWell`: nothing is missing. Pure. */
+export function formatStatus(
+  situation: Situation,
+  hostname: string,
+  now: Date,
+): { readonly text: string; readonly isWell: boolean } {
+  const { document } = situation.controlPlane;
+  const rows = [
+    controlRow(situation, now),
+    dataPlaneRow(situation),
+    ...(document === null ? [] : [nspRow(situation, now), vipRow(situation), ...streamRows(situation)]),
+  ];
+  const problems = listProblems(situation);
+  const title = document === null ? "" : `, trench ${document.source.trench}, conduit ${document.source.conduit}`;
+  const shown = problems.slice(0, MOST_LISTED).map((line) => `  - ${line}\n`);
+  if (problems.length > MOST_LISTED) shown.push(`  … and ${problems.length - MOST_LISTED} more (--json lists them)\n`);
+  const closing = problems.length === 0 ? "Everything works.\n" : `What does not work, and why:\n${shown.join("")}`;
+  const lines = rows.map(({ what, verdict, text }) => `${what.padEnd(18)} ${verdict.padEnd(6)} ${text}\n`);
+  const isWell = problems.length === 0 && rows.every(({ verdict }) => verdict === "ok");
+  const text = `stateless-lb on ${hostname}${title}, ${timeText(now)}\n\n${lines.join("")}\n${closing}`;
+  return { text: printable(text), isWell };
+}
+
+function controlRow({ controlPlane }: Situation, now: Date): Row {
+  const { state, since, document } = controlPlane;
+  const what = "control plane";
+  if (state === "never seen") return { what, verdict: "FAULT", text: "none has ever worked on this folder" };
+  if (state !== "running") {
+    const how = state === "ended" ? "ended in order" : "dead without a word";
+    return { what, verdict: "FAULT", text: `${how}, ${agoText(since!, now)}; what follows is what it said last` };
+  }
+  if (document === null) return { what, verdict: "FAULT", text: "runs, but its status cannot be read" };
+  const turn = document.lastTurn;
+  const told = turn === null ? "no turn yet" : `last turn ${agoText(turn.at, now)}, ${turn.durationMs} ms`;
+  const verdict = turn !== null && turn.error === null ? "ok" : turn === null ? "WAIT" : "FAULT";
+  return { what, verdict, text: `pid ${document.pid}, started ${agoText(document.startedAt, now)}; ${told}` };
+}
+
+function dataPlaneRow({ dataPlane }: Situation): Row {
+  const what = "data plane";
+  if (dataPlane === null) return { what, verdict: "FAULT", text: "none runs: packets to the VIPs are lost" };
+  const { pid, isReady, queues } = dataPlane;
+  const sum = (pick: (queue: (typeof queues)[number]) => number) =>
+    queues.reduce((total, queue) => total + pick(queue), 0);
+  const lost = sum(({ queueFull, bufferFull }) => queueFull + bufferFull);
+  const numbers = queues.map(({ queue }) => queue);
+  const range = numbers.length < 2 ? `queue ${numbers[0] ?? "-"}` : `queues ${numbers[0]}-${numbers.at(-1)}`;
+  const text = `pid ${pid}, ${range}, ${sum(({ packets }) => packets)} packets, ${lost} lost before it`;
+  return { what, verdict: isReady ? "ok" : "WAIT", text: isReady ? text : `${text}; not all queues are served yet` };
+}
+
+function nspRow({ controlPlane }: Situation, now: Date): Row {
+  const { nsp, source, configurationFrom } = controlPlane.document!;
+  const place = source.file === null ? source.address : `embedded, from ${source.file}`;
+  const served = configurationFrom === "saved state" ? "; the saved configuration is served" : "";
+  if (nsp.since === null) return { what: "NSP", verdict: "WAIT", text: `${place}: not heard yet${served}` };
+  const since = agoText(nsp.since, now);
+  if (nsp.isConnected) return { what: "NSP", verdict: "ok", text: `${place}, connected ${since}` };
+  return { what: "NSP", verdict: "FAULT", text: `${place}, not connected; last change ${since}${served}` };
+}
+
+function vipRow({ controlPlane }: Situation): Row {
+  const { vips, isServed, configurationFrom } = controlPlane.document!;
+  const names = `${vips.slice(0, 4).join(", ")}${vips.length > 4 ? ", …" : ""}`;
+  if (configurationFrom === null) return { what: "VIPs", verdict: "WAIT", text: "no configuration yet" };
+  if (vips.length === 0) return { what: "VIPs", verdict: "WAIT", text: "none configured" };
+  return {
+    what: "VIPs",
+    verdict: isServed ? "ok" : "WAIT",
+    text: `${vips.length}${isServed ? "" : ", not queued yet"}: ${names}`,
+  };
+}
+
+function streamRows({ controlPlane, targets }: Situation): readonly Row[] {
+  const { streams, flows, configurationFrom } = controlPlane.document!;
+  if (streams.length === 0)
+    return configurationFrom !== null ? [{ what: "streams", verdict: "WAIT", text: "none configured" }] : [];
+  const all = streams.map(({ name, maxTargets, offset }): Row => {
+    const own = targets.filter(({ stream }) => stream === name);
+    const ready = own.filter(({ state }) => state === "ready").length;
+    const flowCount = flows.filter(({ stream }) => stream === name).length;
+    const marks = offset === null ? "no marks" : `marks ${offset + 1}-${offset + maxTargets}`;
+    const verdict = ready > 0 && ready === own.length && flowCount > 0 ? "ok" : own.length === 0 ? "WAIT" : "FAULT";
+    const text = `${ready} of ${own.length} targets ready, ${flowCount} flows, ${marks}`;
+    return { what: `stream ${name}`, verdict, text };
+  });
+  // Those with a problem are of interest; one line must do for the rest of a long list.
+  if (all.length <= MOST_LISTED) return all;
+  const bad = all.filter(({ verdict }) => verdict !== "ok").slice(0, MOST_LISTED);
+  return [{ what: "streams", verdict: bad.length === 0 ? "ok" : "FAULT", text: `${all.length}` }, ...bad];
+}
+
+/** Every reason for which something does not work, the most general first. */
+function listProblems({ controlPlane, dataPlane, targets }: Situation): readonly string[] {
+  const { document, state, problem } = controlPlane;
+  const problems: string[] = [];
+  if (state !== "running") problems.push("no control plane runs: nothing follows changes; start stateless-lb");
+  if (problem !== "") problems.push(problem);
+  if (dataPlane === null) problems.push("no data plane runs; the control plane starts one: see its log");
+  if (document === null) return problems;
+  const { nsp, lastTurn, faults, refusals, streams, flows } = document;
+  if (!nsp.isConnected && nsp.since !== null) problems.push(`NSP ${document.source.address}: ${nsp.reason || "lost"}`);
+  if (lastTurn !== null && lastTurn.error !== null) problems.push(`the last turn broke off: ${lastTurn.error}`);
+  problems.push(...faults);
+  for (const { name, offset } of streams) {
+    if (offset === null) problems.push(`stream ${name}: no fwmarks are left; lower its max-targets or another's`);
+    else if (!flows.some(({ stream }) => stream === name)) problems.push(`stream ${name}: no flow leads to it`);
+  }
+  for (const target of targets) if (target.state !== "ready") problems.push(formatTarget(target));
+  problems.push(...refusals.map((reason) => `refused: ${reason}`));
+  return problems;
+}
+
+function formatTarget({ stream, identifier, fwmark, addresses, state, reason }: TargetSituation): string {
+  const mark = fwmark === null ? "" : ` (mark ${fwmark}, ${addresses.join(", ")})`;
+  return `target ${identifier} of ${stream}${mark} is ${state}: ${reason}`;
+}
+
+function timeText(time: Date): string {
+  return `${time.toISOString().slice(0, 19).replace("T", " ")} UTC`;
+}
+
+/** A moment of the past: `12 s ago`; beyond two days its date. */
+function agoText(iso: string, now: Date): string {
+  const seconds = Math.max(0, Math.round((now.getTime() - Date.parse(iso)) / 1_000));
+  if (seconds < 120) return `${seconds} s ago`;
+  if (seconds < 7_200) return `${Math.floor(seconds / 60)} min ago`;
+  return seconds < 172_800 ? `${Math.floor(seconds / 3_600)} h ago` : timeText(new Date(iso));
+}

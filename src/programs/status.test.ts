@@ -1,0 +1,206 @@
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { ControlLock, readLife } from "./stateless-lb/control-lock.js";
+import type { Situation, TargetSituation } from "./stateless-lb/situation.js";
+import { readStatus, type StatusContent, type StatusDocument, writeStatus } from "./stateless-lb/status-document.js";
+import { formatStatus } from "./stateless-lb/status-screen.js";
+import { contentOf, StatusWriter } from "./stateless-lb/status-writer.js";
+
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "status-"));
+});
+afterEach(() => rmSync(folder, { recursive: true }));
+
+const AT = "2026-03-04T05:06:07.000Z";
+const NOW = new Date("2026-03-04T05:06:37.000Z");
+const content: StatusContent = {
+  program: "1.0",
+  pid: 7,
+  startedAt: AT,
+  phase: "serving",
+  source: { address: "nsp:7778", trench: "t", conduit: "c", file: null },
+  nsp: { isConnected: true, since: AT, reason: "" },
+  refusals: [],
+  lastTurn: { at: AT, durationMs: 3, error: null },
+  configurationFrom: "nsp",
+  isServed: true,
+  faults: [],
+  vips: ["10.0.0.1/32"],
+  streams: [{ name: "web", maxTargets: 10, offset: 5000 }],
+  flows: [{ name: "tcp", stream: "web", priority: 1 }],
+  targets: [],
+};
+const target: TargetSituation = {
+  stream: "web",
+  identifier: 1,
+  fwmark: 5001,
+  addresses: ["172.16.0.2"],
+  state: "ready",
+  reason: "",
+  paths: [],
+  packets: 5,
+};
+const queue = { queue: 0, packets: 9, batches: 1, batchSizes: [], dropped: 0, queueFull: 0, bufferFull: 0 };
+const dataPlane = {
+  timeMs: 0,
+  pid: 8,
+  isReady: true,
+  queues: [{ ...queue, waiting: 0, userMs: 0, systemMs: 0, sampleMs: 0, starts: 1 }],
+  flows: [],
+  targets: [],
+};
+const document: StatusDocument = { version: 1, writtenAt: AT, ...content };
+const well: Situation = {
+  controlPlane: { state: "running", since: null, document, problem: "" },
+  dataPlane,
+  targets: [target],
+};
+const screen = (change: Partial<Situation>) => formatStatus({ ...well, ...change }, "host", NOW);
+const withDocument = (change: Partial<StatusDocument>) =>
+  screen({ controlPlane: { ...well.controlPlane, document: { ...document, ...change } } });
+
+test("the lock is one process's, and tells whether and when somebody lived", () => {
+  expect(readLife(folder)).toBeNull();
+  const first = ControlLock.take(folder)!;
+  expect(ControlLock.take(folder)).toBeNull();
+  expect(readLife(folder)).toMatchObject({ isAlive: true });
+  first[Symbol.dispose]();
+  const life = readLife(folder)!;
+  expect(life.isAlive).toBe(false);
+  expect(Math.abs(life.lastSeen.getTime() - Date.now())).toBeLessThan(5_000);
+  ControlLock.take(folder)![Symbol.dispose]();
+});
+
+test("the document is replaced whole, and one of another version is refused", () => {
+  expect(readStatus(folder)).toBeNull();
+  writeStatus(folder, content, NOW);
+  writeStatus(folder, { ...content, pid: 9 }, NOW);
+  expect(readStatus(folder)).toEqual({ version: 1, writtenAt: NOW.toISOString(), ...content, pid: 9 });
+  expect(readdirSync(folder)).toEqual(["stateless-lb-status.json"]);
+  writeFileSync(join(folder, "stateless-lb-status.json"), '{"version":2}');
+  expect(() => readStatus(folder)).toThrow("version 2 of the status document, version 1 is known here");
+});
+
+test("changes gather: a burst is two writes at most, and the last word is written at once", async () => {
+  const writer = new StatusWriter(folder, { ...content, refusals: ["0"] }, (message) => expect(message).toBe(""));
+  for (let i = 1; i <= 100; i++) writer.update({ refusals: [String(i)] });
+  expect(readStatus(folder)!.refusals).toEqual(["0"]);
+  await expect.poll(() => readStatus(folder)!.refusals, { timeout: 5_000 }).toEqual(["100"]);
+  writer.update({ refusals: ["101"] });
+  writer.end();
+  expect(readStatus(folder)).toMatchObject({ phase: "ended", refusals: ["101"], isServed: false });
+});
+
+test("a folder that cannot be written to is told once", () => {
+  const told: string[] = [];
+  const writer = new StatusWriter(join(folder, "none"), content, (message) => told.push(message));
+  writer.end();
+  expect(told).toHaveLength(1);
+  expect(told[0]).toContain("ENOENT");
+});
+
+test("a turn in the document: ready, pending with every reason, no marks", () => {
+  const stream = { name: "web", conduit: "c", maxTargets: 2 };
+  const targets = [
+    { stream: "web", identifier: 1, addresses: ["10.1.0.1"] },
+    { stream: "web", identifier: 2, addresses: ["10.1.0.2"] },
+    { stream: "late", identifier: 1, addresses: ["10.1.0.3"] },
+  ];
+  const step = { kind: "nft", commands: [], text: [] } as const;
+  const failure = (message: string, fwmark: number | null) => ({ step, errno: "E", message, fwmark });
+  const turn = contentOf(
+    {
+      configuration: {
+        conduit: { name: "c", trench: "t", portNats: [] },
+        vips: [],
+        streams: [stream, { ...stream, name: "late" }],
+        flows: [],
+        targets,
+      },
+      offsets: new Map([["web", { offset: 5000, maxTargets: 2 }]]),
+      failures: [failure("no route", 5002), failure("no rule", 5002), failure("no table", null)],
+      refusals: [{ what: "port NAT", name: "n", fwmark: null, reason: "no" }],
+      error: null,
+      pending: new Map(),
+      kernelSteps: 0,
+      repairs: 0,
+      failedSteps: 3,
+      hasFailed: false,
+      durationMs: 1.26,
+    },
+    true,
+    NOW,
+  );
+  expect(turn.targets!.map(({ fwmark, state, reason }) => [fwmark, state, reason])).toEqual([
+    [5001, "ready", ""],
+    [5002, "pending", "no route; no rule"],
+    [null, "pending", "no fwmarks are left for its stream"],
+  ]);
+  expect(turn).toMatchObject({
+    faults: ["no table", "port NAT n refused: no"],
+    lastTurn: { at: NOW.toISOString(), durationMs: 1.3 },
+  });
+});
+
+test("all is well only when everything works", () => {
+  const { text, isWell } = screen({});
+  expect(isWell).toBe(true);
+  expect(text).toBe(`stateless-lb on host, trench t, conduit c, 2026-03-04 05:06:37 UTC
+
+control plane      ok     pid 7, started 30 s ago; last turn 30 s ago, 3 ms
+data plane         ok     pid 8, queue 0, 9 packets, 0 lost before it
+NSP                ok     nsp:7778, connected 30 s ago
+VIPs               ok     1: 10.0.0.1/32
+stream web         ok     1 of 1 targets ready, 1 flows, marks 5001-5010
+
+Everything works.
+`);
+});
+
+test("each thing that does not work is said with its reason", () => {
+  const cases: [ReturnType<typeof screen>, RegExp][] = [
+    [screen({ dataPlane: null }), /data plane +FAULT +none runs: packets/],
+    [screen({ controlPlane: { ...well.controlPlane, state: "dead", since: AT } }), /dead without a word, 30 s ago/],
+    [screen({ controlPlane: { state: "never seen", since: null, document: null, problem: "" } }), /none has ever/],
+    [screen({ controlPlane: { ...well.controlPlane, document: null, problem: "version 9" } }), /- version 9/],
+    [withDocument({ nsp: { isConnected: false, since: AT, reason: "refused" } }), /- NSP nsp:7778: refused/],
+    [withDocument({ lastTurn: { at: AT, durationMs: 1, error: "EPERM" } }), /the last turn broke off: EPERM/],
+    [withDocument({ refusals: ["flow x: no"] }), /- refused: flow x: no/],
+    [withDocument({ faults: ["nft: ENOMEM"] }), /- nft: ENOMEM/],
+    [withDocument({ flows: [] }), /stream web: no flow leads to it/],
+    [withDocument({ streams: [{ name: "web", maxTargets: 1, offset: null }] }), /no fwmarks are left/],
+    [withDocument({ isServed: false }), /VIPs +WAIT +1, not queued yet/],
+    [
+      screen({ targets: [{ ...target, state: "pending", reason: "no route" }] }),
+      /target 1 of web \(mark 5001, 172\.16\.0\.2\) is pending: no route/,
+    ],
+  ];
+  for (const [{ text, isWell }, expected] of cases) {
+    expect(text).toMatch(expected);
+    expect(isWell).toBe(false);
+    expect(text.split("\n").length).toBeLessThan(40);
+  }
+  expect(withDocument({ refusals: ["flow \u001b[2J\r: no"] }).text).toContain("- refused: flow ?[2J?: no\n");
+});
+
+test("a thousand bad targets and a hundred streams stay on one screen", () => {
+  const streams = Array.from({ length: 100 }, (_, i) => ({ name: `s${i}`, maxTargets: 10, offset: i * 10 }));
+  const targets = Array.from(
+    { length: 1_000 },
+    (_, i): TargetSituation => ({
+      ...target,
+      stream: `s${i % 100}`,
+      state: "pending",
+      reason: "no route",
+    }),
+  );
+  const { text } = screen({
+    targets,
+    controlPlane: { ...well.controlPlane, document: { ...document, streams, flows: [] } },
+  });
+  expect(text.split("\n").length).toBeLessThan(40);
+  expect(text).toMatch(/… and 1088 more/);
+});
