@@ -9,7 +9,7 @@ const needed = {
   ip: "iproute2",
   nsenter: "util-linux",
   // iptables brings the extensions with which nft prints an xt target; without them it prints nothing in its place.
-  ...(process.argv.includes("setup-tests") ? { nft: "nftables", iptables: "iptables" } : {}),
+  ...(process.argv.includes("setup-tests") ? { nft: "nftables", iptables: "iptables", setcap: "libcap2-bin" } : {}),
 };
 
 const isThere = (/** @type {string} */ command) => spawnSync("sh", ["-c", `command -v ${command}`]).status === 0;
