@@ -83,7 +83,9 @@ async function checkTargets(targets: readonly TargetSituation[], vips: readonly 
     vips,
   );
   const checks = targets.flatMap((target) =>
-    target.paths.map((path) => checkPath(target, proven.get(keyOf(path)) ?? path)),
+    target.paths.length === 0
+      ? [unknown(`target ${target.identifier} of ${target.stream}`, target.reason || "the kernel cannot be asked", "")]
+      : target.paths.map((path) => checkPath(target, proven.get(keyOf(path)) ?? path)),
   );
   const well = checks.filter(({ verdict }) => verdict === "ok");
   if (well.length <= FEW_TARGETS) return checks;
