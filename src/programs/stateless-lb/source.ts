@@ -1,11 +1,10 @@
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Log } from "#control";
 import type { Configuration } from "#model";
 import { type ConfigurationFile, followConfiguration, formatRefusal, type NspUpdate } from "#nsp";
 import { startEmbeddedNsp } from "./embedded-nsp.js";
 import { StartError } from "./failure.js";
+import { PrivateFolder } from "./private-folder.js";
 import type { Settings } from "./settings.js";
 
 /** How long `--dry-run` waits for the configuration. */
@@ -53,11 +52,10 @@ export function meshSource(settings: Settings): Source {
 
 /** An NSP of our own, fed by a file, on a private socket and the addresses that the file names. */
 export async function fileSource(path: string, { conduitName }: Settings, log: Log): Promise<Source> {
-  const folder = mkdtempSync(join(tmpdir(), "stateless-lb-"));
-  const removeFolder = () => rmSync(folder, { recursive: true, force: true });
-  const address = `unix:${join(folder, "nsp.sock")}`;
+  const folder = new PrivateFolder();
+  const address = `unix:${join(folder.path, "nsp.sock")}`;
   const { file, reload, close } = await startEmbeddedNsp({ path, listen: [address], log }).catch((error: unknown) => {
-    removeFolder();
+    folder[Symbol.dispose]();
     throw error;
   });
   return {
@@ -69,7 +67,7 @@ export async function fileSource(path: string, { conduitName }: Settings, log: L
     reload,
     close: async () => {
       await close();
-      removeFolder();
+      folder[Symbol.dispose]();
     },
   };
 }
