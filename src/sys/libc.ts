@@ -25,6 +25,7 @@ export const libc = {
   write: library.func("intptr_t write(int, void *, size_t)"),
   close: library.func("int close(int)"),
   usleep: library.func("int usleep(unsigned int)"),
+  fallocate: library.func("int fallocate(int, int, int64, int64)"),
   eventfd: library.func("int eventfd(unsigned int, int)"),
   poll: library.func("int poll(void *, unsigned long, int)"),
   fcntl: library.func("int fcntl(int, int, void *)"),

@@ -1,5 +1,5 @@
-import { closeSync, fstatSync, ftruncateSync, openSync } from "node:fs";
-import { check, libc, viewAt } from "./libc.js";
+import { closeSync, fstatSync, ftruncateSync, openSync, unlinkSync } from "node:fs";
+import { check, lastErrno, libc, SysError, viewAt } from "./libc.js";
 
 const PROT_READ = 1;
 const PROT_WRITE = 2;
@@ -33,12 +33,22 @@ export class MappedFile implements Memory {
     this.view = new DataView(this.buffer);
   }
 
-  /** Creates `path` exclusively (EEXIST if it is there) with `length` zero bytes and `mode`, and maps it writable. */
-  static create(path: string, length: number, mode = 0o600): MappedFile {
-    const fd = openSync(path, "wx+", mode);
+  /**
+   * Creates `path` exclusively (EEXIST if it is there) with `length` zero bytes, and maps it writable.
+   * @param isReserved takes the memory for all of it now: a page that the file system has no room for when it is touched
+   * ends the process (SIGBUS). @throws {SysError} ENOSPC; there is no file then
+   */
+  static create(path: string, length: number, { isReserved = false } = {}): MappedFile {
+    const fd = openSync(path, "wx+", 0o600);
     return closeOnError(fd, () => {
-      ftruncateSync(fd, length);
-      return new MappedFile(path, fd, length, true);
+      try {
+        ftruncateSync(fd, length);
+        if (isReserved) reserve(fd, length, path);
+        return new MappedFile(path, fd, length, true);
+      } catch (error) {
+        unlinkSync(path);
+        throw error;
+      }
     });
   }
 
@@ -57,6 +67,13 @@ export class MappedFile implements Memory {
     check("munmap", libc.munmap(BigInt(this.#address), this.length), this.path);
     closeSync(this.fd);
   }
+}
+
+/** File systems that cannot reserve (EOPNOTSUPP) are taken as they are. */
+function reserve(fd: number, length: number, path: string): void {
+  if (libc.fallocate(fd, 0, 0, length) === 0) return;
+  const error = new SysError("fallocate", lastErrno(), path);
+  if (error.errno !== "EOPNOTSUPP") throw error;
 }
 
 function closeOnError(fd: number, make: () => MappedFile): MappedFile {

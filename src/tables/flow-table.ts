@@ -33,7 +33,7 @@ export function ensureFlows(folder: string, name: string): void {
     const { code } = error as { code?: string };
     if (code !== "ENOENT" && code !== "ERR_LAYOUT") throw error;
     const content = encodeImage([]);
-    const spec = { kind: KIND_FLOWS, imageBytes: INITIAL_BYTES, sizes: [] };
+    const spec = { kind: KIND_FLOWS, imageBytes: INITIAL_BYTES, sizes: [], isReserved: true };
     Region.create(folder, name, spec, (image) => image.set(content));
   }
 }
@@ -77,7 +77,7 @@ export function updateFlows(
     } else {
       // Numbers go on in the larger file, so that one number never means two sets of rules.
       const generation = (region.generation + 2) & ~1;
-      const spec = { kind: KIND_FLOWS, imageBytes: content.length * 2, sizes: [], generation };
+      const spec = { kind: KIND_FLOWS, imageBytes: content.length * 2, sizes: [], generation, isReserved: true };
       Region.create(folder, name, spec, (image) => image.set(content));
     }
     return { changed: true };

@@ -72,14 +72,24 @@ export class Region implements Disposable {
   static create(
     folder: string,
     name: string,
-    spec: { kind: number; imageBytes: number; sizes: readonly number[]; generation?: number; ownBytes?: number },
+    spec: {
+      kind: number;
+      imageBytes: number;
+      sizes: readonly number[];
+      generation?: number;
+      ownBytes?: number;
+      /** Fails with ENOSPC when there is no room for all of it, instead of a crash later (R1). */
+      isReserved?: boolean;
+    },
     fill: (image: Uint8Array) => void,
   ): void {
     const path = regionPath(folder, name);
     const capacity = Math.max(1, Math.ceil(spec.imageBytes / PAGE_BYTES)) * PAGE_BYTES;
     const temporary = join(folder, `.${name}.${process.pid}.${process.hrtime.bigint()}`);
     const ownBytes = Math.ceil((spec.ownBytes ?? 0) / CACHE_LINE_BYTES) * CACHE_LINE_BYTES;
-    using file = MappedFile.create(temporary, HEADER_BYTES + 2 * capacity + OWN_SLOTS * ownBytes);
+    using file = MappedFile.create(temporary, HEADER_BYTES + 2 * capacity + OWN_SLOTS * ownBytes, {
+      isReserved: spec.isReserved ?? false,
+    });
     const header = new Int32Array(file.buffer, 0, HEADER_BYTES / 4);
     header[WORD_MAGIC] = MAGIC;
     header[WORD_VERSION] = LAYOUT_VERSIONS[spec.kind]!;

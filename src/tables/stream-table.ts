@@ -41,7 +41,7 @@ export function createStreamTable(
   const size = effectiveSize(table.size);
   const imageBytes = (size + targets) * 4;
   const sizes = [size, targets, ownFwmark];
-  const spec = { kind: KIND_STREAM, imageBytes, sizes, ownBytes: targets * 8 };
+  const spec = { kind: KIND_STREAM, imageBytes, sizes, ownBytes: targets * 8, isReserved: true };
   Region.create(folder, name, spec, (image) => image.fill(0xff, 0, imageBytes));
   return { size };
 }
