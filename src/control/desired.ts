@@ -1,16 +1,17 @@
 import { isDeepStrictEqual } from "node:util";
 import { type FlowRule, parseFlowRule } from "#flow";
-import type { Configuration, Flow } from "#model";
+import type { Configuration, Flow, Target } from "#model";
 import type { DesiredKernel } from "#steering";
 import type { Offsets } from "./offsets.js";
 
-/** Everything one instance wants, derived from the configuration alone. */
+/** Everything one instance wants, derived from the configuration and whether a frontend asks for it. */
 export type Desired = {
   readonly kernel: DesiredKernel;
   /** Lookup tables by region name. */
   readonly tables: ReadonlyMap<string, DesiredTable>;
-  /** Flow rules, in an order that gives their evaluation order by priority. */
+  /** Flow rules, in an order that gives their evaluation order by priority. The same array as long as nothing differs. */
   readonly flows: readonly FlowRule[];
+  readonly targets: readonly DesiredTarget[];
 };
 
 export type DesiredTable = {
@@ -20,6 +21,9 @@ export type DesiredTable = {
   /** fwmark per target index. */
   readonly targets: ReadonlyMap<number, number>;
 };
+
+/** A target with the mark of its packets. */
+export type DesiredTarget = Target & { readonly fwmark: number };
 
 /** Positions per target: a Maglev table is even within 1 % from 100 on. Meridio's choice. */
 const POSITIONS_PER_TARGET = 100;
@@ -34,29 +38,56 @@ export type KernelPlace = {
   readonly targetInterfaces: DesiredKernel["targetInterfaces"];
 };
 
+/**
+ * What is left of a configuration while no frontend is announced: nothing is served. The VIPs stay, for their packets have
+ * to be dropped here; unqueued they would be routed somewhere.
+ */
+export function evicted(configuration: Configuration): Configuration {
+  return { ...configuration, streams: [], flows: [], targets: [] };
+}
+
 /** Streams without an offset, and what belongs to them, are left out. Pure. */
-export function toDesired(configuration: Configuration, offsets: Offsets, place: KernelPlace): Desired {
-  const tables = new Map<string, DesiredTable>();
-  const kernelTargets: { fwmark: number; addresses: readonly string[] }[] = [];
+export function toDesired(
+  configuration: Configuration,
+  offsets: Offsets,
+  place: KernelPlace,
+  rulesOf: FlowRules["of"] = new FlowRules().of,
+): Desired {
+  const tables = new Map<string, DesiredTable & { readonly targets: Map<number, number> }>();
   for (const { name, maxTargets } of configuration.streams) {
-    const range = offsets.get(name);
-    if (range === undefined) continue;
-    const targets = new Map<number, number>();
-    for (const { stream, identifier, addresses } of configuration.targets) {
-      if (stream !== name) continue;
-      const fwmark = range.offset + identifier;
-      targets.set(identifier - 1, fwmark);
-      kernelTargets.push({ fwmark, addresses });
-    }
-    tables.set(tableName(name), { size: maxTargets * POSITIONS_PER_TARGET, maxTargets, targets });
+    const table = { size: maxTargets * POSITIONS_PER_TARGET, maxTargets, targets: new Map() };
+    if (offsets.has(name)) tables.set(tableName(name), table);
   }
-  const flows = configuration.flows.filter(({ stream }) => offsets.has(stream)).map(toRule);
+  const targets: DesiredTarget[] = [];
+  for (const target of configuration.targets) {
+    const table = tables.get(tableName(target.stream));
+    if (table === undefined) continue;
+    const fwmark = offsets.get(target.stream)!.offset + target.identifier;
+    table.targets.set(target.identifier - 1, fwmark);
+    targets.push({ ...target, fwmark });
+  }
+  const flows = rulesOf(configuration.flows.filter(({ stream }) => tables.has(tableName(stream))));
   const vips = configuration.vips.map(({ prefix }) => prefix);
   const portNats = configuration.conduit.portNats.map((nat) => ({
     ...nat,
     vips: nat.vips.map(({ prefix }) => prefix),
   }));
-  return { kernel: { targets: kernelTargets, vips, portNats, ...place }, tables, flows };
+  return { kernel: { targets, vips, portNats, ...place }, tables, flows, targets };
+}
+
+/** Flows as rules of the data plane. A flow that is the same object as before is not read again. */
+export class FlowRules {
+  #known: ReadonlyMap<Flow, FlowRule> = new Map();
+  #last: readonly FlowRule[] = [];
+
+  /** Returns the same array when the flows are the same. */
+  readonly of = (flows: readonly Flow[]): readonly FlowRule[] => {
+    const rules = flows.map((flow) => this.#known.get(flow) ?? toRule(flow));
+    this.#known = new Map(flows.map((flow, i) => [flow, rules[i]!]));
+    const isSame = rules.length === this.#last.length && rules.every((rule, i) => rule === this.#last[i]);
+    if (!isSame) this.#last = rules;
+    return this.#last;
+  };
 }
 
 /** A flow as a rule of the data plane, with the names and omissions of the reference. */

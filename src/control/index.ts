@@ -1,5 +1,6 @@
 // For callers
-
 export { tableName } from "./desired.js";
 export { unpublish } from "./publish.js";
-export { type Log, Reconciler, type Turn } from "./reconcile.js";
+export { Reconciler, type Turn } from "./reconcile.js";
+export type { Status } from "./status.js";
+export type { Log } from "./turn-log.js";

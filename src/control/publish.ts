@@ -1,4 +1,5 @@
 import { readdirSync } from "node:fs";
+import type { FlowRule } from "#flow";
 import {
   createStreamTable,
   deleteRegion,
@@ -18,32 +19,92 @@ export type TablePlace = {
   readonly countOf: (slot: number) => number;
 };
 
-/**
- * Puts the desired tables and flow rules in force, each in one step: a table before the rules that name it, rules before
- * the tables they no longer name. When it returns no packet is being decided by anything older.
- * @param pending fwmarks whose kernel state is not in place: they get no packets yet
- * @returns what changed, for the log
- */
-export function publish(desired: Desired, pending: ReadonlySet<number>, place: TablePlace): readonly string[] {
-  const { folder, flowsName, countOf } = place;
-  const changes: string[] = [];
-  for (const [name, table] of desired.tables) {
-    if (ensureTable(folder, name, table)) changes.push(`table ${name} created`);
+/** A table, or the flow rules, that could not be put in force; what was in force before stays. */
+type PublishFailure = { readonly name: string; readonly message: string };
+
+export type Published = { readonly changes: readonly string[]; readonly failures: readonly PublishFailure[] };
+
+/** Puts tables and flow rules in force. Remembers what it published, so that a turn costs only what changed. */
+export class Publisher {
+  readonly #place: TablePlace;
+  /** As published, by name. */
+  readonly #tables = new Map<string, Pick<DesiredTable, "maxTargets" | "targets">>();
+  #flows: readonly FlowRule[] | null = null;
+  #names = "";
+
+  constructor(place: TablePlace) {
+    this.#place = place;
+  }
+
+  /**
+   * Puts the desired tables and flow rules in force, each in one step: a table before the rules that name it, rules
+   * before the tables they no longer name. When it returns no packet is being decided by anything older. One that fails
+   * is told and the others go on.
+   * @param served fwmarks that get packets
+   */
+  publish(desired: Desired, served: ReadonlySet<number>): Published {
+    const changes: string[] = [];
+    const failures: PublishFailure[] = [];
+    const attempt = (name: string, act: () => void) => {
+      try {
+        act();
+      } catch (error) {
+        failures.push({ name, message: (error as Error).message });
+      }
+    };
+    for (const [name, table] of desired.tables) {
+      attempt(name, () => changes.push(...this.#publishTable(name, table, served)));
+    }
+    attempt(this.#place.flowsName, () => changes.push(...this.#publishFlows(desired.flows)));
+    const names = [...desired.tables.keys()].join("\n");
+    if (names !== this.#names) attempt(this.#place.folder, () => changes.push(...this.#deleteOthers(desired)));
+    this.#names = failures.length === 0 ? names : "";
+    return { changes, failures };
+  }
+
+  /** The next time everything is compared with what is in memory: somebody else may have written there. */
+  forget(): void {
+    this.#tables.clear();
+    this.#flows = null;
+    this.#names = "";
+  }
+
+  #publishTable(name: string, table: DesiredTable, served: ReadonlySet<number>): readonly string[] {
+    const targets = new Map([...table.targets].filter(([, fwmark]) => served.has(fwmark)));
+    const last = this.#tables.get(name);
+    if (last?.maxTargets === table.maxTargets && isSame(last.targets, targets)) return [];
+    const { folder } = this.#place;
+    const created = ensureTable(folder, name, table) ? [`table ${name} created`] : [];
     const { changed } = updateStreamTable(folder, name, (active) => {
       active.fill(-1);
-      for (const [index, fwmark] of table.targets) if (!pending.has(fwmark)) active[index] = fwmark;
+      for (const [index, fwmark] of targets) active[index] = fwmark;
     });
-    if (changed) changes.push(`table ${name} published`);
+    this.#tables.set(name, { maxTargets: table.maxTargets, targets });
+    return changed ? [...created, `table ${name} published`] : created;
   }
-  ensureFlows(folder, flowsName);
-  const { changed } = updateFlows(folder, flowsName, (present) => mergeFlows(present, desired.flows), countOf);
-  if (changed) changes.push(`${desired.flows.length} flow rules published`);
-  for (const name of readdirSync(folder)) {
-    if (!name.startsWith(tableName("")) || desired.tables.has(name)) continue;
-    deleteRegion(folder, name);
-    changes.push(`table ${name} deleted`);
+
+  #publishFlows(flows: readonly FlowRule[]): readonly string[] {
+    if (this.#flows === flows) return [];
+    const { folder, flowsName, countOf } = this.#place;
+    ensureFlows(folder, flowsName);
+    const { changed } = updateFlows(folder, flowsName, (present) => mergeFlows(present, flows), countOf);
+    this.#flows = flows;
+    return changed ? [`${flows.length} flow rules published`] : [];
   }
-  return changes;
+
+  #deleteOthers(desired: Desired): readonly string[] {
+    const { folder } = this.#place;
+    const others = readdirSync(folder).filter((name) => name.startsWith(tableName("")) && !desired.tables.has(name));
+    for (const name of others) {
+      deleteRegion(folder, name);
+      this.#tables.delete(name);
+    }
+    return others.map((name) => `table ${name} deleted`);
+  }
+}
+
+function isSame(a: ReadonlyMap<number, number>, b: ReadonlyMap<number, number>): boolean {
+  return a.size === b.size && [...a].every(([index, fwmark]) => b.get(index) === fwmark);
 }
 
 /** Makes the table unless one of these sizes is there; one that is there keeps its targets until it is updated. */

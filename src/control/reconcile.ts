@@ -5,76 +5,70 @@ import {
   diff,
   type Failure,
   formatPlan,
-  formatStep,
   NOTHING_DESIRED,
+  type Plan,
   planLength,
   type Refusal,
   type Steering,
+  type Step,
 } from "#steering";
-import { type Desired, type KernelPlace, toDesired } from "./desired.js";
-import { assignOffsets, type Offsets } from "./offsets.js";
-import { publish, type TablePlace } from "./publish.js";
+import { type Desired, evicted, FlowRules, type KernelPlace, tableName, toDesired } from "./desired.js";
+import { surplusInterfaces } from "./interfaces.js";
+import { assignOffsets, type OffsetPlacement, type Offsets } from "./offsets.js";
+import { ProbeRound } from "./probes.js";
+import { type Published, Publisher, type TablePlace } from "./publish.js";
 import { RepairWatch } from "./repairs.js";
 import { readOffsets, writeOffsets } from "./state-file.js";
-
-/** What the loop may log; the keys of `data` are for machines. */
-export type Log = {
-  readonly debug: (message: string, data?: Readonly<Record<string, unknown>>) => void;
-  readonly info: (message: string, data?: Readonly<Record<string, unknown>>) => void;
-  readonly error: (message: string, data?: Readonly<Record<string, unknown>>) => void;
-};
+import { configurationStatus, idleTargets, type Status, streamStatus, targetStatus } from "./status.js";
+import { faultsOf, type Judgement, judge } from "./targets.js";
+import { type Log, TurnLog } from "./turn-log.js";
+import { TurnTimer } from "./turn-timer.js";
 
 export type ReconcilerOptions = {
   readonly steering: Steering;
   readonly place: TablePlace;
   readonly kernelPlace: KernelPlace;
-  /** First offset: fwmarks begin one above. */
-  readonly offsetStart: number;
+  /** Where the ranges of streams go: fwmarks begin one above `start`. */
+  readonly offsetPlacement: OffsetPlacement;
+  /** The kernel and the tables are read back so often even when nothing tells of a change, in ms. */
+  readonly verifyIntervalMs: number;
+  /** Each target is asked once in this time whether it is there, in ms; 0: never. */
+  readonly probeIntervalMs: number;
+  /** Names of the interfaces to targets that are ours to set down begin so; null: no interface is ours. */
+  readonly ownInterfaces: string | null;
   /** Whether every queue is served; until then no VIP is added, since its packets would be dropped. */
   readonly isDataPlaneReady: () => boolean;
-  /** The kernel is read back so often even when nothing tells of a change, in ms. */
-  readonly verifyIntervalMs: number;
-  readonly log: Log;
+  /** `status()` may say something else than before. */
+  readonly onChange?: () => void;
   /** Told after each turn. */
   readonly onTurn?: (turn: Turn) => void;
+  /** A clock that never goes back, in ms. */
+  readonly nowMs: () => number;
+  readonly log: Log;
 };
 
-/** What a turn found and did; for status, health and metrics. */
+/** What a turn cost and did, for metrics; what came of it says {@link Reconciler.status}. */
 export type Turn = {
-  /** null before the first one. */
-  readonly configuration: Configuration | null;
-  readonly offsets: Offsets;
-  /** Targets that get no packets, by fwmark: why, as a word; the log has the sentence. */
-  readonly pending: ReadonlyMap<number, string>;
-  /** What this kernel cannot serve; targets among it are pending too. */
-  readonly refusals: readonly Refusal[];
-  /** Steps that the kernel refused; they are tried again. */
-  readonly failures: readonly Failure[];
-  /** Why the turn broke off; null: it went through. */
-  readonly error: string | null;
   readonly durationMs: number;
   /** Changes of the kernel that were tried. */
   readonly kernelSteps: number;
   /** Those that put right what was changed or gone. */
   readonly repairs: number;
-  /** Changes that the kernel refused; they are tried again. */
+  /** Changes that the kernel, or the shared memory, refused; they are tried again. */
   readonly failedSteps: number;
-  /** The turn broke off. */
-  readonly hasFailed: boolean;
+  /** Why the turn broke off; null: it went through. */
+  readonly error: string | null;
 };
 
-/** What {@link Reconciler} did in a turn that did not break off. */
-type Done = {
-  readonly failures: readonly Failure[];
-  readonly refusals: readonly Refusal[];
-  readonly steps: number;
-  readonly repairs: number;
-};
-
-/** Events of the kernel come in swarms, also for our own changes; one turn per so many ms is enough. */
-const EVENT_INTERVAL_MS = 20;
+/** Events of the kernel come in swarms; one turn per so many ms is enough. */
+const EVENT_INTERVAL_MS = 10;
 const FIRST_RETRY_MS = 100;
 const LAST_RETRY_MS = 5_000;
+const PROBE_TICK_MS = 200;
+/** A target that is lost is asked so often, to come back soon. */
+const LOST_PROBE_INTERVAL_MS = 1_000;
+
+const NOBODY: Judgement = { known: new Map(), served: new Set(), changed: [], nextReturnMs: Number.POSITIVE_INFINITY };
 
 /**
  * The configuration flow. Level-triggered: each turn compares the whole wanted state with the whole actual one, whatever
@@ -82,43 +76,66 @@ const LAST_RETRY_MS = 5_000;
  */
 export class Reconciler {
   readonly #options: ReconcilerOptions;
-  #configuration: Configuration | null = null;
-  #offsets: Offsets;
-  #timer: NodeJS.Timeout | null = null;
-  #timerAtMs = Number.POSITIVE_INFINITY;
-  #retryMs = FIRST_RETRY_MS;
-  #toldFailures = "";
-  #toldRefusals = "";
+  readonly #publisher: Publisher;
+  readonly #flowRules = new FlowRules();
   readonly #repairs = new RepairWatch();
-  #stopWatch: (() => void) | null = null;
+  readonly #log: TurnLog;
+  readonly #probes: { readonly ready: ProbeRound; readonly lost: ProbeRound };
+  #configuration: Configuration | null = null;
+  #isFrontendAnnounced: boolean | null = null;
+  #isStopping = false;
+  #offsets: Offsets;
+  #savedOffsets: string;
+  #judgement = NOBODY;
+  #published: Published = { changes: [], failures: [] };
+  readonly #timer: TurnTimer;
+  #verifyAtMs = 0;
+  #retryMs = FIRST_RETRY_MS;
+  /** Changes of the kernel in this turn. */
+  #steps = 0;
+  #refusals: readonly Refusal[] = [];
+  #stopFollowing: (() => void) | null = null;
+  readonly #setDown: string[] = [];
+  #counts = { turns: 0, failedTurns: 0, driftsFound: 0 };
+  #lastTurn: { durationMs: number; endMs: number; steps: number; failures: readonly string[] } | null = null;
 
   constructor(options: ReconcilerOptions) {
     this.#options = options;
+    this.#timer = new TurnTimer(options.nowMs, () => this.#turn());
+    this.#log = new TurnLog(options.log);
+    this.#publisher = new Publisher(options.place);
     this.#offsets = readOffsets(options.place.folder);
+    this.#savedOffsets = JSON.stringify([...this.#offsets]);
+    this.#probes = { ready: new ProbeRound(options.probeIntervalMs), lost: new ProbeRound(LOST_PROBE_INTERVAL_MS) };
   }
 
-  /** Begins to follow the kernel's changes. */
+  /** Begins to follow the kernel's changes, and to ask targets whether they are there. */
   start(): void {
-    this.#stopWatch = this.#options.steering.watch(() => this.wake(EVENT_INTERVAL_MS));
+    const stopWatch = this.#options.steering.watch(() => this.wake(EVENT_INTERVAL_MS));
+    const probing = setInterval(() => this.#probe(), PROBE_TICK_MS);
+    probing.unref();
+    this.#stopFollowing = () => {
+      clearInterval(probing);
+      stopWatch();
+    };
   }
 
-  /** A new configuration is wanted from now on. */
-  configure(configuration: Configuration): void {
+  /**
+   * This is wanted from now on.
+   * @param isFrontendAnnounced whether the frontend beside us asks for packets; null: nobody needs to ask
+   */
+  configure(configuration: Configuration, isFrontendAnnounced: boolean | null = null): void {
+    const { log } = this.#options;
+    if (isFrontendAnnounced !== this.#isFrontendAnnounced && isFrontendAnnounced !== null)
+      log.info(isFrontendAnnounced ? "FE available" : "FE unavailable");
     this.#configuration = configuration;
+    this.#isFrontendAnnounced = isFrontendAnnounced;
     this.wake(0);
   }
 
-  /** Asks for a turn in `delayMs` at the latest. */
+  /** Asks for a turn in `delayMs`. */
   wake(delayMs: number): void {
-    const atMs = performance.now() + delayMs;
-    if (atMs >= this.#timerAtMs) return;
-    if (this.#timer !== null) clearTimeout(this.#timer);
-    this.#timerAtMs = atMs;
-    this.#timer = setTimeout(() => {
-      this.#timer = null;
-      this.#timerAtMs = Number.POSITIVE_INFINITY;
-      this.#turn();
-    }, delayMs);
+    this.#timer.wake(delayMs);
   }
 
   /** What a turn would do for a configuration, as commands; changes nothing. */
@@ -130,87 +147,124 @@ export class Reconciler {
   }
 
   #turn(): void {
-    const startMs = performance.now();
+    const { nowMs, onTurn, onChange } = this.#options;
     const configuration = this.#configuration;
-    let done: Done = { failures: [], refusals: [], steps: 0, repairs: 0 };
+    if (configuration === null) return;
+    const startMs = nowMs();
+    const repairsBefore = this.#repairs.count;
+    let failures: readonly string[];
     let problem: string | null = null;
+    this.#steps = 0;
     try {
-      if (configuration !== null) done = this.#reconcile(configuration);
-      this.#tellFailures(done.failures);
-      this.wake(this.#options.verifyIntervalMs);
-      if (done.failures.length > 0) this.#retry();
-      else this.#retryMs = FIRST_RETRY_MS;
+      if (startMs >= this.#verifyAtMs) this.#verify(startMs);
+      failures = this.#reconcile(configuration);
     } catch (error) {
       problem = (error as Error).message;
-      this.#options.log.error("reconcile failed", { error: (error as Error).message });
-      this.#retry();
+      failures = [problem];
     }
-    this.#options.onTurn?.({
-      configuration,
-      offsets: this.#offsets,
-      pending: new Map([
-        ...done.failures.flatMap(({ fwmark, errno }) => (fwmark === null ? [] : [[fwmark, errno] as const])),
-        ...done.refusals.flatMap(({ fwmark }) => (fwmark === null ? [] : [[fwmark, "refused"] as const])),
-      ]),
-      refusals: done.refusals,
-      failures: done.failures,
-      error: problem,
-      durationMs: performance.now() - startMs,
-      kernelSteps: done.steps,
-      repairs: done.repairs,
-      failedSteps: done.failures.length,
-      hasFailed: problem !== null,
-    });
+    const endMs = nowMs();
+    const durationMs = endMs - startMs;
+    this.#lastTurn = { durationMs, endMs, steps: this.#steps, failures };
+    this.#counts.turns++;
+    if (failures.length > 0) this.#counts.failedTurns++;
+    this.#log.failures(failures);
+    this.wake(Math.min(this.#verifyAtMs, this.#judgement.nextReturnMs) - endMs);
+    if (failures.length > 0) this.#retry();
+    else this.#retryMs = FIRST_RETRY_MS;
+    const repairs = this.#repairs.count - repairsBefore;
+    onTurn?.({ durationMs, kernelSteps: this.#steps, repairs, failedSteps: failures.length, error: problem });
+    onChange?.();
   }
 
-  #reconcile(configuration: Configuration): Done {
-    const { steering, place, isDataPlaneReady, log } = this.#options;
-    const { desired, kernel, refusals, offsets } = this.#desiredOf(configuration);
-    this.#keepOffsets(offsets);
-    this.#tellRefusals(refusals);
+  /** @returns what could not be done, for people */
+  #reconcile(configuration: Configuration): readonly string[] {
+    const { steering, isDataPlaneReady } = this.#options;
+    const { desired, kernel, refusals, offsets, homeless } = this.#desiredOf(configuration);
+    const unsaved = this.#keepOffsets(offsets);
     const plan = diff(kernel, steering.read());
     const failed = [...steering.apply(plan.additions)]; // make before break: the new beside the old
-    const changes = publish(desired, this.#pending(failed, refusals), place); // only targets that can be reached get packets
+    this.#judge(desired, failed, refusals);
+    this.#published = this.#publisher.publish(desired, this.#judgement.served); // who cannot be reached gets no packets
     const isServed = isDataPlaneReady();
     if (isServed)
       failed.push(...steering.apply(plan.vips)); // VIPs once somebody answers for them
     else if (plan.vips.length > 0) this.wake(FIRST_RETRY_MS);
     failed.push(...steering.apply(plan.removals)); // last: nothing is decided by the old tables any more
-    const done = isServed ? plan : { ...plan, vips: [] };
-    const open = [...failed.map(({ step }) => step), ...(isServed ? [] : plan.vips)];
-    const repairs = this.#repairs.turn(kernel, done, open);
-    if (repairs.length > 0) {
-      log.info("repaired", { kernel: repairs.flatMap(formatStep).slice(0, 100), repairs: this.#repairs.count });
-    } else if (planLength(done) > 0 || changes.length > 0) {
-      log.info("reconciled", { changes, kernel: formatPlan(done).slice(0, 100), failures: failed.length });
-    }
-    return { failures: failed, refusals, steps: planLength(done), repairs: repairs.length };
+    this.#setSurplusDown();
+    this.#refusals = refusals;
+    this.#log.refusals(refusals);
+    this.#tell(kernel, isServed ? plan : { ...plan, vips: [] }, failed, isServed ? [] : plan.vips);
+    return [
+      ...unsaved,
+      ...failed.map(({ message }) => message),
+      ...this.#published.failures.map(({ name, message }) => `${name}: ${message}`),
+      ...homeless.map((name) => `stream ${name}: no range of fwmarks is left for it`),
+    ];
   }
 
-  /** `kernel`: what can be served of desired.kernel. */
-  #desiredOf(configuration: Configuration): {
-    readonly desired: Desired;
-    readonly kernel: DesiredKernel;
-    readonly refusals: readonly Refusal[];
-    readonly offsets: Offsets;
-  } {
-    const { steering, offsetStart, kernelPlace, log } = this.#options;
-    const { offsets, refused } = assignOffsets(configuration.streams, this.#offsets, offsetStart);
-    for (const name of refused) log.error("no fwmarks left for stream", { stream: name });
-    const desired = toDesired(configuration, offsets, kernelPlace);
-    const { admitted, refusals: notServed } = admit(desired.kernel, steering.features);
-    return { desired, kernel: admitted, refusals: notServed, offsets };
+  #desiredOf(configuration: Configuration) {
+    const { steering, offsetPlacement, kernelPlace } = this.#options;
+    // Streams keep their marks while no frontend is there, and those that leave meanwhile free them (R13).
+    const { offsets, refused: homeless } = assignOffsets(configuration.streams, this.#offsets, offsetPlacement);
+    const wanted = this.#isFrontendAnnounced === false ? evicted(configuration) : configuration;
+    const desired = toDesired(wanted, offsets, kernelPlace, this.#flowRules.of);
+    const { admitted: kernel, refusals } = admit(desired.kernel, steering.features); // what can be served of it
+    return { desired, kernel, refusals, offsets, homeless };
   }
 
-  #keepOffsets(offsets: Offsets): void {
-    const text = (ranges: Offsets) => JSON.stringify([...ranges]);
-    if (text(offsets) !== text(this.#offsets)) writeOffsets(this.#options.place.folder, offsets);
+  /** @returns what could not be saved; the ranges are in force nevertheless */
+  #keepOffsets(offsets: Offsets): readonly string[] {
+    const text = JSON.stringify([...offsets]);
     this.#offsets = offsets;
+    if (text === this.#savedOffsets) return [];
+    try {
+      writeOffsets(this.#options.place.folder, offsets);
+      this.#savedOffsets = text;
+      return [];
+    } catch (error) {
+      return [`fwmark ranges are not saved, a restart may give others: ${(error as Error).message}`];
+    }
   }
 
-  /** Targets without their kernel state. */
-  #pending(failures: readonly Failure[], refusals: readonly Refusal[]): ReadonlySet<number> {
-    return new Set([...failures, ...refusals].flatMap(({ fwmark }) => fwmark ?? []));
+  #judge(desired: Desired, failed: readonly Failure[], refusals: readonly Refusal[]): void {
+    const { steering, nowMs } = this.#options;
+    const faults = faultsOf(failed, refusals, steering.brokenPaths());
+    this.#judgement = judge(desired.targets, this.#judgement.known, faults, nowMs());
+    const { changed } = this.#judgement;
+    this.#log.targets(changed);
+    // What has a way again is asked at once whether it is there; probes in turn would take a second.
+    const healing = changed.filter(({ state }) => state.kind === "unreachable" && state.isUsable);
+    steering.probe(new Set(healing.map(({ target }) => target.fwmark)));
+  }
+
+  #setSurplusDown(): void {
+    const { steering, ownInterfaces, log } = this.#options;
+    if (ownInterfaces === null) return;
+    for (const { index, name, reason } of surplusInterfaces(
+      steering.interfaces(),
+      ownInterfaces,
+      this.#isFrontendAnnounced === false,
+    )) {
+      steering.setDown(index);
+      log.info("interface set down", { interface: name, reason });
+      this.#setDown.push(name);
+    }
+  }
+
+  /** @param waiting steps that were left for later */
+  #tell(desired: DesiredKernel, done: Plan, failed: readonly Failure[], waiting: readonly Step[]): void {
+    const repairs = this.#repairs.turn(desired, done, [...failed.map(({ step }) => step), ...waiting]);
+    this.#log.work(done, this.#published.changes, repairs, this.#repairs.count, failed.length);
+    this.#steps = planLength(done);
+  }
+
+  /** Reads back what is otherwise known by events and from memory. */
+  #verify(nowMs: number): void {
+    this.#verifyAtMs = nowMs + this.#options.verifyIntervalMs;
+    this.#publisher.forget();
+    if (this.#options.steering.verify()) return;
+    this.#counts.driftsFound++;
+    this.#options.log.error("the kernel's state was not what its events had told; it was read anew");
   }
 
   #retry(): void {
@@ -218,36 +272,63 @@ export class Reconciler {
     this.#retryMs = Math.min(this.#retryMs * 2, LAST_RETRY_MS);
   }
 
-  /** Each distinct set of failures once. */
-  #tellFailures(failures: readonly Failure[]): void {
-    const text = failures.map(({ message }) => message).join("\n");
-    if (text !== this.#toldFailures) {
-      for (const { message, fwmark } of failures)
-        this.#options.log.error("add pending target", { fwmark, error: message });
-      if (failures.length === 0) this.#options.log.info("no pending targets");
-    }
-    this.#toldFailures = text;
+  #probe(): void {
+    const known = [...this.#judgement.known.values()].filter(({ state }) => state.isUsable);
+    const marks = (isReady: boolean) =>
+      known.filter(({ state }) => (state.kind === "ready") === isReady).map(({ target }) => target.fwmark);
+    const { ready, lost } = this.#probes;
+    this.#options.steering.probe(
+      new Set([...ready.next(marks(true), PROBE_TICK_MS), ...lost.next(marks(false), PROBE_TICK_MS)]),
+    );
   }
 
-  /** Each distinct set of refusals once. They are not tried again: only another configuration helps. */
-  #tellRefusals(refusals: readonly Refusal[]): void {
-    const text = JSON.stringify(refusals);
-    if (text === this.#toldRefusals) return;
-    for (const { what, name, fwmark, reason } of refusals)
-      this.#options.log.error(`${what} refused`, { name, ...(fwmark === null ? {} : { fwmark }), error: reason });
-    this.#toldRefusals = text;
+  /** What is, and why. Plain data. */
+  status(): Status {
+    const { steering, isDataPlaneReady, nowMs } = this.#options;
+    const isBlocked = this.#isFrontendAnnounced === false;
+    const now = nowMs();
+    const { known, served } = this.#judgement;
+    const tried = [...known.values()].map((one) => targetStatus(one, served, now));
+    const targets = [...tried, ...idleTargets(this.#configuration, tried, isBlocked)];
+    const faults = new Map(this.#published.failures.map(({ name, message }) => [name, message]));
+    const streams = (this.#configuration?.streams ?? []).map((stream) =>
+      streamStatus(stream, this.#offsets.get(stream.name)?.offset ?? null, targets, faults.get(tableName(stream.name))),
+    );
+    const isReady = isDataPlaneReady();
+    const last = this.#lastTurn;
+    return {
+      ...configurationStatus(this.#configuration, streams, isBlocked),
+      isFrontendAnnounced: this.#isFrontendAnnounced,
+      isStopping: this.#isStopping,
+      isDataPlaneReady: isReady,
+      isAvailable: isReady && !isBlocked && !this.#isStopping && streams.some(({ ready }) => ready > 0),
+      streams,
+      targets,
+      refusals: this.#refusals,
+      interfacesSetDown: [...this.#setDown],
+      lastTurn: last && {
+        durationMs: last.durationMs,
+        agoMs: now - last.endMs,
+        steps: last.steps,
+        failures: last.failures,
+      },
+      ...this.#counts,
+      repairs: this.#repairs.count,
+      overruns: steering.overruns,
+    };
   }
 
-  /** Steps that put right what was changed or gone in the kernel, since the start. */
-  get repairs(): number {
-    return this.#repairs.count;
+  /** Says that the end is near: packets are served as before, but the frontend is to send no more. */
+  announceStop(): void {
+    this.#isStopping = true;
+    this.#options.onChange?.();
   }
 
   /** No turn begins after this. */
   stop(): void {
     this.#configuration = null;
-    if (this.#timer !== null) clearTimeout(this.#timer);
-    this.#stopWatch?.();
+    this.#timer.stop();
+    this.#stopFollowing?.();
   }
 
   /** Stops queueing: from now on no packet comes to the data plane, and those that came still find their way. */

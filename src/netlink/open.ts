@@ -35,21 +35,27 @@ export function openNetlink(protocol: number): NetlinkSocket {
   }
 }
 
+/** Multicast groups that are being listened to. */
+export type Listening = {
+  /** Hands on at once what is waiting: whoever calls it knows everything that happened before. */
+  readonly drain: () => void;
+  readonly stop: () => void;
+};
+
 /**
  * Listens to multicast groups on the main thread's event loop, without keeping the process alive.
  * @param onMessages messages of one datagram; valid during the call only
  * @param onOverrun messages were lost and the socket is empty again: read everything anew now. What happens from here on
  * is told by `onMessages`, some of it perhaps already seen by that reading
  * @param receiveBufferBytes what may wait while the event loop is busy. Default 4 MiB, some 5,000 messages
- * @returns a function that ends the subscription
  */
-export function subscribe(
+export function listen(
   protocol: number,
   groups: readonly number[],
   onMessages: (messages: readonly Message[]) => void,
   onOverrun: () => void,
   receiveBufferBytes = SUBSCRIPTION_BYTES,
-): () => void {
+): Listening {
   const socket = new NetlinkSocket(protocol, { isNonBlocking: true });
   const subscription = new Subscription(socket, onMessages, onOverrun);
   try {
@@ -58,14 +64,20 @@ export function subscribe(
     } else raiseReceiveBuffer(socket.fd, receiveBufferBytes);
     for (const group of groups) socket.joinGroup(group);
     const unwatch = watchReadable(socket.fd, () => subscription.drain(), rethrow, { isBackground: true });
-    return () => {
+    const stop = () => {
       unwatch();
       socket[Symbol.dispose]();
     };
+    return { drain: () => subscription.drain(), stop };
   } catch (error) {
     socket[Symbol.dispose]();
     throw error;
   }
+}
+
+/** As {@link listen}, for those who wait for news only. @returns a function that ends the subscription */
+export function subscribe(...args: Parameters<typeof listen>): () => void {
+  return listen(...args).stop;
 }
 
 /** A listener's own error is not the socket's: it surfaces as an uncaught one, outside the poll callback. */

@@ -124,7 +124,7 @@ describe.skipIf(promtool === undefined)("promtool (of Debian's prometheus packag
             series('stateless_lb_queue_lost_packets_total{job="lb",instance="a",queue="3",full="queue"}', "0+10x100"),
             series('stateless_lb_queue_lost_packets_total{job="lb",instance="a",queue="2",full="queue"}', "5x100"),
             series(`stateless_lb_table_generation{${place}}`, "7x100"),
-            series(`stateless_lb_targets{${place},state="pending",reason="ENETUNREACH"}`, "2x100"),
+            series(`stateless_lb_targets{${place},state="pending",reason="noRoute"}`, "2x100"),
             series(`stateless_lb_target_ideal_ratio{${place},identifier="1"}`, "0.5x100"),
             series(`stateless_lb_target_ideal_ratio{${place2},identifier="1"}`, "0.25x100"),
             series(`stateless_lb_target_ideal_ratio{${place},identifier="2"}`, "0.5x100"),

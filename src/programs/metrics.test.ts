@@ -119,9 +119,9 @@ test("queues: histograms add up, depth, limit; shares; states with their reason"
   expect(text).toContain('stateless_lb_queue_limit_packets{queue="4"} 1024\n');
   expect(linesOf(text, "stateless_lb_targets{")).toEqual([
     `stateless_lb_targets{${PLACE},stream="s0",state="ready",reason=""} 2`,
-    `stateless_lb_targets{${PLACE},stream="s0",state="pending",reason="ENETUNREACH"} 1`,
+    `stateless_lb_targets{${PLACE},stream="s0",state="pending",reason="noRoute"} 1`,
     `stateless_lb_targets{${PLACE},stream="s1",state="ready",reason=""} 2`,
-    `stateless_lb_targets{${PLACE},stream="s1",state="pending",reason="ENETUNREACH"} 1`,
+    `stateless_lb_targets{${PLACE},stream="s1",state="pending",reason="noRoute"} 1`,
   ]);
   expect(linesOf(text, "stateless_lb_target_not_ready{").length).toBe(2);
   const ideal = linesOf(text, "stateless_lb_target_ideal_ratio{").map((line) => Number(line.split(" ").at(-1)));

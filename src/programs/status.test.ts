@@ -2,6 +2,7 @@ import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import type { Status } from "#control";
 import { ControlLock, readLife } from "./stateless-lb/control-lock.js";
 import type { Situation, TargetSituation } from "./stateless-lb/situation.js";
 import { readStatus, type StatusContent, type StatusDocument, writeStatus } from "./stateless-lb/status-document.js";
@@ -103,41 +104,40 @@ test("a folder that cannot be written to is told once", () => {
 });
 
 test("a turn in the document: ready, pending with every reason, no marks", () => {
-  const stream = { name: "web", conduit: "c", maxTargets: 2 };
-  const targets = [
-    { stream: "web", identifier: 1, addresses: ["10.1.0.1"] },
-    { stream: "web", identifier: 2, addresses: ["10.1.0.2"] },
-    { stream: "late", identifier: 1, addresses: ["10.1.0.3"] },
-  ];
-  const step = { kind: "nft", commands: [], text: [] } as const;
-  const failure = (message: string, fwmark: number | null) => ({ step, errno: "E", message, fwmark });
-  const turn = contentOf(
-    {
-      configuration: {
-        conduit: { name: "c", trench: "t", portNats: [] },
-        vips: [],
-        streams: [stream, { ...stream, name: "late" }],
-        flows: [],
-        targets,
-      },
-      offsets: new Map([["web", { offset: 5000, maxTargets: 2 }]]),
-      failures: [failure("no route", 5002), failure("no rule", 5002), failure("no table", null)],
-      refusals: [{ what: "port NAT", name: "n", fwmark: null, reason: "no" }],
-      error: null,
-      pending: new Map(),
-      kernelSteps: 0,
-      repairs: 0,
-      failedSteps: 3,
-      hasFailed: false,
-      durationMs: 1.26,
-    },
-    true,
-    NOW,
-  );
+  const stream = { name: "web", maxTargets: 2, ready: 1, pending: 1, unreachable: 0, isDesperate: false, fault: "" };
+  const state = { state: "pending", cause: "noRoute", forMs: 0, returnsInMs: null, flaps: 0, isServed: false } as const;
+  const status: Status = {
+    isConfigured: true,
+    isFrontendAnnounced: null,
+    isStopping: false,
+    isDataPlaneReady: true,
+    isAvailable: true,
+    streams: [
+      { ...stream, offset: 5000 },
+      { ...stream, name: "late", offset: null },
+    ],
+    flows: [],
+    refusedFlows: [],
+    vips: [],
+    targets: [
+      { stream: "web", identifier: 1, addresses: ["10.1.0.1"], fwmark: 5001, ...state, state: "ready", reason: "" },
+      { stream: "web", identifier: 2, addresses: ["10.1.0.2"], fwmark: 5002, ...state, reason: "no route; no rule" },
+      { stream: "late", identifier: 1, addresses: ["10.1.0.3"], fwmark: null, ...state, reason: "no range" },
+    ],
+    refusals: [{ what: "port NAT", name: "n", fwmark: null, reason: "no" }],
+    interfacesSetDown: [],
+    lastTurn: { durationMs: 1.26, agoMs: 0, steps: 0, failures: ["no route", "no rule", "no table"] },
+    turns: 1,
+    failedTurns: 1,
+    repairs: 0,
+    overruns: 0,
+    driftsFound: 0,
+  };
+  const turn = contentOf(status, { durationMs: 1.26, kernelSteps: 0, repairs: 0, failedSteps: 3, error: null }, NOW);
   expect(turn.targets!.map(({ fwmark, state, reason }) => [fwmark, state, reason])).toEqual([
     [5001, "ready", ""],
     [5002, "pending", "no route; no rule"],
-    [null, "pending", "no fwmarks are left for its stream"],
+    [null, "pending", "no range"],
   ]);
   expect(turn).toMatchObject({
     faults: ["no table", "port NAT n refused: no"],

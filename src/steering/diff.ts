@@ -116,11 +116,13 @@ function diffRules(family: Family, { targets }: DesiredKernel, actual: readonly 
   };
 }
 
+/** The family's first address, as the kernel writes it. Dotted text has one spelling only, so it need not be read. */
 function gatewayOf(addresses: readonly string[], family: Family): string[] {
-  return addresses
-    .filter((text) => isIpv4(parseAddress(text)) === (family === 4))
-    .map((text) => formatAddress(parseAddress(text)))
-    .slice(0, 1);
+  for (const text of addresses) {
+    const bytes = text.includes(":") ? parseAddress(text) : null;
+    if ((bytes === null || isIpv4(bytes)) === (family === 4)) return [bytes === null ? text : formatAddress(bytes)];
+  }
+  return [];
 }
 
 /** Equal for rules that do the same. We make none with other selectors than the mark, so one that has some is never ours. */

@@ -2,5 +2,6 @@
 export { admit } from "./admit.js";
 export { diff, planLength } from "./diff.js";
 export { formatPlan, formatStep } from "./format.js";
+export type { PathFault } from "./paths.js";
 export { type DesiredKernel, type Failure, NOTHING_DESIRED, type Plan, type Refusal, type Step } from "./state.js";
-export { Steering } from "./steering.js";
+export { type Interface, Steering } from "./steering.js";

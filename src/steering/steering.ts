@@ -1,13 +1,15 @@
 import { isIpv4, parseAddress } from "#model";
 import { NetlinkError } from "#netlink";
 import { NftConnection, type NftFeatures, probeNftables, watchNftables } from "#netlink/nftables";
-import { defaultRoute, RouteConnection, watchRoutes } from "#netlink/route";
+import { defaultRoute, type Link, RouteConnection } from "#netlink/route";
 import { formatStep } from "./format.js";
+import { KernelMirror, routeChange, ruleChange } from "./mirror.js";
 import { formatGateway } from "./nft-format.js";
 import { NftMemo } from "./nft-memo.js";
 import { fwmarkOfChain, METRICS_TABLE } from "./nft-metrics.js";
 import { QUEUE_TABLE } from "./nft-nfqlb.js";
 import { NftReader } from "./nft-read.js";
+import { type PathFault, pathFault } from "./paths.js";
 import { type ActualKernel, type Failure, OUR_PROTOCOL, type Step } from "./state.js";
 
 /** Outcomes that are as good as success, with the reason. */
@@ -19,6 +21,9 @@ const SETTLED: Readonly<Record<Step["kind"], readonly string[]>> = {
   nft: [],
 };
 
+/** A link with the host's addresses on it, in CIDR text. */
+export type Interface = Link & { readonly prefixes: readonly string[] };
+
 /** Packets and bytes that went to a target. */
 export type Hits = { readonly packets: number; readonly bytes: number };
 
@@ -28,6 +33,8 @@ export class Steering implements Disposable {
   readonly #nft = new NftConnection();
   readonly #reader = new NftReader(this.#nft);
   readonly #memo = new NftMemo();
+  /** While the kernel is watched: what it holds, without asking for it. */
+  #mirror: KernelMirror | null = null;
   /** What the kernel can do. */
   readonly features: NftFeatures;
 
@@ -44,11 +51,12 @@ export class Steering implements Disposable {
   /** What the kernel holds of ours now. */
   read(): ActualKernel {
     const families = [4, 6] as const;
+    this.#mirror?.settle();
     return {
-      rules: families.flatMap((family) =>
-        this.#route.rules(family).filter(({ protocol }) => protocol === OUR_PROTOCOL),
-      ),
-      routes: families.flatMap((family) => this.#route.routes(family, OUR_PROTOCOL)),
+      rules:
+        this.#mirror?.rules ??
+        families.flatMap((family) => this.#route.rules(family).filter(({ protocol }) => protocol === OUR_PROTOCOL)),
+      routes: this.#mirror?.routes ?? families.flatMap((family) => this.#route.routes(family, OUR_PROTOCOL)),
       tables: this.#reader.read(),
       features: this.features,
       memo: this.#memo,
@@ -60,7 +68,7 @@ export class Steering implements Disposable {
     const failures: Failure[] = [];
     let own: ReadonlySet<string> | null = null;
     const ownAddresses = () => {
-      own ??= new Set(this.#route.addresses().map(({ address }) => formatGateway(address)));
+      own ??= this.#ownAddresses();
       return own;
     };
     for (const step of steps) {
@@ -85,9 +93,11 @@ export class Steering implements Disposable {
     switch (step.kind) {
       case "addRule":
         this.#route.addRule(step.rule);
+        this.#mirror?.expect(ruleChange("new", step.rule));
         break;
       case "deleteRule":
         this.#route.deleteRule(step.rule);
+        this.#mirror?.expect(ruleChange("deleted", step.rule));
         break;
       case "replaceRoute": {
         const { table, gateway } = step;
@@ -98,6 +108,8 @@ export class Steering implements Disposable {
         const address = parseAddress(gateway);
         const bytes = isIpv4(address) ? address.slice(12) : address;
         this.#route.replaceRoute(defaultRoute(table, bytes, OUR_PROTOCOL));
+        this.#mirror?.expect(routeChange("new", step));
+        this.#renewNeighbor(bytes);
         break;
       }
       case "deleteRoute":
@@ -130,17 +142,106 @@ export class Steering implements Disposable {
     return hits;
   }
 
-  /** Calls `onChange` when rules, routes, links, addresses or nftables changed, by whomever. */
+  /**
+   * Calls `onChange` when rules or routes of ours, links, addresses, the reachability of a neighbor, or nftables changed,
+   * by others than us. From now on `read` costs no dump of rules and routes.
+   * @returns a function that ends it
+   */
   watch(onChange: () => void): () => void {
-    const stops = [watchRoutes(["rule", "route", "link", "address"], onChange), watchNftables(onChange)];
+    const mirror = new KernelMirror(this.#route, onChange);
+    this.#mirror = mirror;
+    mirror.settle();
+    const stopNft = watchNftables(onChange);
     return () => {
-      for (const stop of stops) stop();
+      stopNft();
+      this.#mirror = null;
+      mirror[Symbol.dispose]();
     };
+  }
+
+  /**
+   * Reads everything anew that is known by events only, as a safety net: one dump per kind and family.
+   * @returns whether it was as the events had told
+   */
+  verify(): boolean {
+    return this.#mirror?.verify() ?? true;
+  }
+
+  /** How often the kernel's events ran over and everything was read anew. */
+  get overruns(): number {
+    return this.#mirror?.overruns ?? 0;
+  }
+
+  /** Marks whose packets would not reach their target, with the reason; as of now. Only while watched. */
+  brokenPaths(): ReadonlyMap<number, PathFault> {
+    const broken = new Map<number, PathFault>();
+    const mirror = this.#mirror;
+    if (mirror === null) return broken;
+    mirror.settle();
+    const facts = { links: mirror.links, neighbors: mirror.neighbors, ownAddresses: this.#ownAddresses() };
+    for (const route of mirror.routes) {
+      const fault = pathFault(route, facts);
+      const known = broken.get(route.table);
+      if (fault !== null && (known === undefined || known.kind === "neighborUnknown")) broken.set(route.table, fault);
+    }
+    return broken;
+  }
+
+  /** Has the kernel ask the gateways of these marks' routes whether they are there. The answers come as events. */
+  probe(fwmarks: ReadonlySet<number>): void {
+    const mirror = this.#mirror;
+    if (mirror === null) return;
+    for (const { family, nextHops } of mirror.routesOf(fwmarks)) {
+      const { linkIndex, gateway } = nextHops[0] ?? { linkIndex: 0, gateway: null };
+      if (gateway === null || mirror.links.get(linkIndex)?.hasCarrier !== true) continue;
+      if (mirror.neighbors.isWorthProbing(linkIndex, gateway))
+        tolerate(() => this.#route.probeNeighbor({ family, linkIndex, address: gateway }));
+    }
+  }
+
+  /** Interfaces and the host's own addresses on them. Only while watched. */
+  interfaces(): readonly Interface[] {
+    const mirror = this.#mirror;
+    if (mirror === null) return [];
+    mirror.settle();
+    return [...mirror.links.values()].map((link) => ({
+      ...link,
+      prefixes: mirror.addresses
+        .filter(({ linkIndex }) => linkIndex === link.index)
+        .map(({ address, prefixLength }) => `${formatGateway(address)}/${prefixLength}`),
+    }));
+  }
+
+  /** Sets an interface down; one that is gone is as good. */
+  setDown(linkIndex: number): void {
+    tolerate(() => this.#route.setLinkDown(linkIndex));
+  }
+
+  /** A route is new: what is remembered of its gateway may be of an interface that is no more (D10). It is asked anew. */
+  #renewNeighbor(gateway: Uint8Array): void {
+    const mirror = this.#mirror;
+    if (mirror === null) return;
+    for (const key of mirror.neighbors.forget(gateway, mirror.links.keys()))
+      tolerate(() => this.#route.deleteNeighbor(key));
+  }
+
+  #ownAddresses(): ReadonlySet<string> {
+    const addresses = this.#mirror?.addresses ?? this.#route.addresses();
+    return new Set(addresses.map(({ address }) => formatGateway(address)));
   }
 
   [Symbol.dispose](): void {
     this.#route[Symbol.dispose]();
     this.#nft[Symbol.dispose]();
+  }
+}
+
+/** What is asked of a neighbor or an interface may come too late; events tell what became of it. */
+function tolerate(ask: () => void): void {
+  try {
+    ask();
+  } catch (error) {
+    if (!(error instanceof NetlinkError)) throw error;
   }
 }
 

@@ -1,6 +1,6 @@
 import { type ChildProcess, execFile, execFileSync, spawn } from "node:child_process";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
 import { NspQuery } from "#nsp";
@@ -172,6 +172,8 @@ test("a load balancer that restarts while the NSP is away serves at once what it
   ];
   for (const command of [...link, "link set t1 up", "link set t0 up"]) execFileSync("ip", command.split(" "));
   const { address, kill } = await startServer();
+  const frontend = ["target", "--frontend", "--ip", hostname(), "--identifier", hostname(), "--enable"];
+  expect(await nsp("register", ...frontend, "--insecure", "--address", address)).toMatchObject({ code: 0 });
   const env = {
     NSM_MESH_ENABLED: "false",
     NSM_NSP_INSECURE: "true",

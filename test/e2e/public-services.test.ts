@@ -144,12 +144,14 @@ test("with an NSP and the mesh off: every part of health goes and comes back", a
     expect(await exited).toEqual([0, null]);
   });
   const failing = () => notServing(sockets.health);
-  await expect.poll(failing, SOON).toEqual(["Readiness", "Egress"]);
+  const blocked = ["Readiness", "Egress", "Stream", "Flow"]; // nothing is in force without a frontend, R16
+  await expect.poll(failing, SOON).toEqual(blocked);
   // The answer may overtake the line about it.
-  const parts = "subservices:[NSPCli:SERVING,NSMEndpoint:SERVING,Egress:NOT_SERVING,Stream:SERVING,Flow:SERVING,]";
+  const parts =
+    "subservices:[NSPCli:SERVING,NSMEndpoint:SERVING,Egress:NOT_SERVING,Stream:NOT_SERVING,Flow:NOT_SERVING,]";
   await expect.poll(() => output, SOON).toContain(parts);
   const frontend = frontendOf();
-  await expect.poll(() => frontend.heard, SOON).toEqual([hostname()]);
+  await expect.poll(() => frontend.heard, SOON).toEqual([null]);
 
   using query = new NspQuery({ address, security: "plain-text", maxBackoffMs: 100 });
   const announced = {
@@ -163,29 +165,30 @@ test("with an NSP and the mesh off: every part of health goes and comes back", a
   };
   await query.register(announced);
   await expect.poll(failing, SOON).toEqual([]);
+  await expect.poll(() => frontend.heard, SOON).toEqual([null, hostname()]);
 
   configure(whole.replace(/^flows:\n(?: {2}- .*\n)*/m, "flows: []\n"));
   await expect.poll(failing, SOON).toEqual(["Readiness", "Flow"]); // R16
   configure(whole);
   await expect.poll(failing, SOON).toEqual([]);
   configure(configurationFile([]));
-  await expect.poll(() => frontend.heard, SOON).toEqual([hostname(), null]);
+  await expect.poll(() => frontend.heard, SOON).toEqual([null, hostname(), null]);
   expect(await failing()).toEqual([]); // no target: unavailable, but ready, as in the reference
   configure(whole.replace(/^(?:streams|flows|targets):\n(?: {2}- .*\n)*/gm, (list) => `${list.split(":")[0]}: []\n`));
   await expect.poll(failing, SOON).toEqual(["Readiness", "Stream", "Flow"]); // R16
   configure(whole);
   await expect.poll(failing, SOON).toEqual([]);
-  await expect.poll(() => frontend.heard, SOON).toEqual([hostname(), null, hostname()]);
+  await expect.poll(() => frontend.heard, SOON).toEqual([null, hostname(), null, hostname()]);
 
   await query.unregister(announced);
-  await expect.poll(failing, SOON).toEqual(["Readiness", "Egress"]);
+  await expect.poll(failing, SOON).toEqual(blocked);
   await query.register(announced);
   await expect.poll(failing, SOON).toEqual([]);
   await server.close();
   await expect.poll(failing, SOON).toEqual(["Readiness", "NSPCli"]);
   server = await serve();
   await expect.poll(failing, SOON).toEqual([]);
-  expect(frontend.heard.length).toBe(3);
+  expect(frontend.heard).toEqual([null, hostname(), null, hostname(), null, hostname()]);
 });
 
 test("what cannot be served ends the start with one line that says why", async () => {

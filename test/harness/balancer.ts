@@ -26,15 +26,18 @@ export class Balancer {
   readonly #bin: string;
   readonly #path: string;
   readonly #env: Record<string, string>;
+  readonly #args: readonly string[];
   readonly #steering = new Steering();
   #child: ChildProcess | null = null;
   /** Everything the programs printed. */
   output = "";
 
-  constructor(bin: string, topology: Topology, env: Record<string, string> = {}) {
+  /** @param args of the program, instead of the configuration file */
+  constructor(bin: string, topology: Topology, env: Record<string, string> = {}, args?: readonly string[]) {
     this.#bin = bin;
     this.#path = join(topology.folder, "stateless-lb.yaml");
     this.#env = env;
+    this.#args = args ?? ["--config", this.#path];
   }
 
   /** Replaces the file as an editor does, by rename. */
@@ -43,11 +46,16 @@ export class Balancer {
     renameSync(`${this.#path}.new`, this.#path);
   }
 
-  /** Starts the control plane and waits until packets are balanced over `targets` targets. */
-  async start(targets: number): Promise<void> {
-    this.#child = startProgram(join(this.#bin, "stateless-lb"), ["--config", this.#path], this.#env, (text) => {
+  /** Starts the control plane. */
+  launch(): void {
+    this.#child = startProgram(join(this.#bin, "stateless-lb"), this.#args, this.#env, (text) => {
       this.output += text;
     });
+  }
+
+  /** Starts the control plane and waits until packets are balanced over `targets` targets. */
+  async start(targets: number): Promise<void> {
+    this.launch();
     try {
       await this.untilActive(targets);
     } catch (error) {
@@ -76,6 +84,11 @@ export class Balancer {
   dataPlane(): DataPlane | null {
     const running = readDataPlane(SHM, "nfqlb-counters");
     return running?.isReady === true ? running : null;
+  }
+
+  /** Process of the control plane. */
+  get pid(): number {
+    return this.#child!.pid!;
   }
 
   /** SIGKILL to the control plane; resolves when it is gone. */

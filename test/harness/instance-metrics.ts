@@ -55,7 +55,7 @@ export class InstanceMetrics implements AsyncDisposable {
         const fwmark = offsetOf(number, targetsEach) + index + 1;
         const ips = [`172.16.${fwmark >> 8}.${fwmark & 255}/24`, `fd00::${fwmark.toString(16)}/64`];
         const isPending = index === 1;
-        const [state, reason] = isPending ? (["pending", "ENETUNREACH"] as const) : (["ready", ""] as const);
+        const [state, reason] = isPending ? (["pending", "noRoute"] as const) : (["ready", ""] as const);
         return { stream, identifier: index + 1, fwmark, ips, state, reason };
       }),
     );

@@ -39,7 +39,10 @@ function start(verifyIntervalMs: number, isWatching: boolean): Run {
     steering,
     place: { folder: FOLDER, flowsName: "nfqlb-flows", countOf: () => 0 },
     kernelPlace: { queue: { first: 0, last: 3, isFanout: false }, targetInterfaces: "load-balan" },
-    offsetStart: 5000,
+    offsetPlacement: { start: 5000, isByName: false },
+    probeIntervalMs: 0,
+    ownInterfaces: null,
+    nowMs: () => performance.now(),
     isDataPlaneReady: () => true,
     verifyIntervalMs,
     log: { debug: keep, info: keep, error: keep },
@@ -99,7 +102,7 @@ const repairs = ({ log }: Run) => log.filter(({ message }) => message === "repai
 test("R19: rules, routes, nft tables and elements that vanish come back on the kernel's word; a repair is told and counted", async () => {
   const one = start(60_000, true);
   const before = await settled(one);
-  expect(one.reconciler.repairs).toBe(0);
+  expect(one.reconciler.status().repairs).toBe(0);
   expect(repairs(one)).toEqual([]);
   const hands = [
     ["nft", "delete table inet meridio-nat"],
@@ -113,7 +116,7 @@ test("R19: rules, routes, nft tables and elements that vanish come back on the k
     run(command, ...args);
     await expect.poll(state, { timeout: 5_000, interval: 5 }).toBe(before);
     expect(performance.now() - startMs).toBeLessThan(1_000);
-    await expect.poll(() => one.reconciler.repairs).toBe(i + 1);
+    await expect.poll(() => one.reconciler.status().repairs).toBe(i + 1);
   }
   expect(repairs(one)).toHaveLength(hands.length);
   expect(repairs(one)[2]).toMatchObject({
@@ -127,7 +130,7 @@ test("R19: what no event tells of is found by reading back", async () => {
   const before = await settled(one);
   run("nft", "flush chain inet meridio-nfqlb nfqlb");
   await expect.poll(state, { timeout: 5_000 }).toBe(before);
-  await expect.poll(() => one.reconciler.repairs).toBe(1);
+  await expect.poll(() => one.reconciler.status().repairs).toBe(1);
 });
 
 test("a change of the configuration is no repair", async () => {
@@ -136,7 +139,7 @@ test("a change of the configuration is no repair", async () => {
   one.reconciler.configure({ ...configuration, vips: [{ name: "v4", prefix: "10.0.0.2/32" }], targets: [] });
   await expect.poll(() => run("nft", "list", "ruleset"), { timeout: 5_000 }).toContain("elements = { 10.0.0.2 }");
   await expect.poll(() => run("ip", "rule")).not.toContain("5001");
-  expect(one.reconciler.repairs).toBe(0);
+  expect(one.reconciler.status().repairs).toBe(0);
 });
 
 test("R5: a target with two addresses of one family is refused, with the reason, once; the others go on", async () => {
@@ -158,5 +161,5 @@ test("R5: a target with two addresses of one family is refused, with the reason,
   ]);
   expect(readStreamTable(FOLDER, "tshm-s").active.slice(0, 2)).toEqual(Int32Array.of(5001, -1));
   expect(run("ip", "rule")).not.toContain("5002");
-  expect(one.reconciler.repairs).toBe(0);
+  expect(one.reconciler.status().repairs).toBe(0);
 });

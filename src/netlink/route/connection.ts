@@ -5,7 +5,16 @@ import { NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE } from "../message.js";
 import { NETLINK_ROUTE, openNetlink } from "../open.js";
 import { addressQuery, decodeAddress, type LocalAddress, RTM_GETADDR } from "./address.js";
 import { describeAddress, type Family } from "./family.js";
-import { decodeCountedLink, decodeLink, type Link, type LinkStatistics, linkQuery, RTM_GETLINK } from "./link.js";
+import {
+  decodeCountedLink,
+  decodeLink,
+  type Link,
+  type LinkStatistics,
+  linkDownRequest,
+  linkQuery,
+  RTM_GETLINK,
+  RTM_NEWLINK,
+} from "./link.js";
 import {
   decodeNeighbor,
   describeNeighbor,
@@ -120,6 +129,11 @@ export class RouteConnection implements Disposable {
   /** All links with what they have counted. */
   countedLinks(): readonly (Link & { readonly statistics: LinkStatistics })[] {
     return this.#dump("RTM_GETLINK", RTM_GETLINK, linkQuery({ isCounting: true }), decodeCountedLink);
+  }
+
+  /** Sets a link down; the kernel takes its routes away, and on IPv6 its addresses. @throws {NetlinkError} ENODEV */
+  setLinkDown(index: number): void {
+    this.#connection.request(`RTM_NEWLINK ${index} down`, RTM_NEWLINK, 0, linkDownRequest(index));
   }
 
   /** The host's own addresses, of both families. */

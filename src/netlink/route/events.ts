@@ -1,5 +1,5 @@
 import { type Message, NLM_F_REPLACE } from "../message.js";
-import { NETLINK_ROUTE, subscribe } from "../open.js";
+import { type Listening, listen, NETLINK_ROUTE } from "../open.js";
 import { decodeAddress, type LocalAddress, RTM_DELADDR, RTM_NEWADDR } from "./address.js";
 import { decodeLink, type Link, RTM_DELLINK, RTM_NEWLINK } from "./link.js";
 import { decodeNeighbor, type Neighbor, RTM_DELNEIGH, RTM_NEWNEIGH } from "./neighbor.js";
@@ -73,13 +73,13 @@ function decodeEvent({ type, flags, body }: Message): RouteEvent | null {
  * @param onEvent after `overrun` read everything anew, at once: the events that follow begin before that reading, so
  * applying them to what was read ends in the kernel's state
  * @param receiveBufferBytes what may wait while the event loop is busy. Default 4 MiB
- * @returns a function that ends it
+ * @returns `drain` hands on what the kernel has told already; `stop` ends it
  */
-export function watchRoutes(
+export function followRoutes(
   objects: readonly RouteObject[],
   onEvent: (event: RouteEvent) => void,
   receiveBufferBytes?: number,
-): () => void {
+): Listening {
   const onMessages = (messages: readonly Message[]) => {
     for (const message of messages) {
       const event = decodeEvent(message);
@@ -87,5 +87,10 @@ export function watchRoutes(
     }
   };
   const groups = objects.flatMap((object) => GROUPS[object]);
-  return subscribe(NETLINK_ROUTE, groups, onMessages, () => onEvent({ kind: "overrun" }), receiveBufferBytes);
+  return listen(NETLINK_ROUTE, groups, onMessages, () => onEvent({ kind: "overrun" }), receiveBufferBytes);
+}
+
+/** As {@link followRoutes}. @returns a function that ends it */
+export function watchRoutes(...args: Parameters<typeof followRoutes>): () => void {
+  return followRoutes(...args).stop;
 }

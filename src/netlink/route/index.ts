@@ -1,7 +1,7 @@
 // For callers
 export type { LocalAddress } from "./address.js";
 export { RouteConnection } from "./connection.js";
-export { type RouteEvent, type RouteObject, watchRoutes } from "./events.js";
+export { followRoutes, type RouteEvent, type RouteObject, watchRoutes } from "./events.js";
 export type { Family } from "./family.js";
 export type { Link, LinkStatistics } from "./link.js";
 export { type Neighbor, type NeighborKey, NeighborState } from "./neighbor.js";

@@ -104,3 +104,9 @@ export function linkQuery({ isCounting }: { readonly isCounting: boolean }): Uin
     "",
   );
 }
+
+/** Body of RTM_NEWLINK: takes the link down, as `ip link set down`; nothing else of it changes. */
+export function linkDownRequest(index: number): Uint8Array {
+  const header = { family: AF_UNSPEC, pad: 0, type: 0, index, flags: 0, change: IFF_UP };
+  return linkMessage.encode({ header, attributes: {} }, "");
+}

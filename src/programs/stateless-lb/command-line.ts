@@ -62,7 +62,8 @@ ${FLAGS.filter(({ name }) => name !== "h")
   )
   .join("")}
 Exit codes: 0 orderly end, 1 failed start or internal failure, 2 a variable or flag that cannot be read.
-Signals: SIGTERM, SIGINT, SIGQUIT end it in order, a second one at once; SIGHUP reads the file of --config again (without
+Signals: SIGTERM, SIGINT, SIGQUIT end it in order, a second one without waiting for
+NSM_DRAIN_TIME, a third one at once; SIGHUP reads the file of --config again (without
 one it ends the program, as in the reference). SIGUSR2 logs at TRACE, SIGUSR1 at NSM_LOG_LEVEL again.
 
 Environment variables (name, type, default, meaning):

@@ -10,6 +10,8 @@ const STABLE_MS = 2_000;
 const FIRST_BACKOFF_MS = 50;
 const LAST_BACKOFF_MS = 5_000;
 const READY_POLL_MS = 10;
+/** So many deaths one after the other, in some 7 s, are no accident. */
+const HOPELESS_DEATHS = 9;
 /** A data plane that has not ended by then after SIGTERM is killed. */
 const STOP_DEADLINE_MS = 3_000;
 
@@ -25,6 +27,8 @@ export type DataPlaneOptions = {
   readonly onReady: () => void;
   /** It has ended unasked; another one is on its way. */
   readonly onDown: () => void;
+  /** It died shortly after each of many starts; the next one is still tried. */
+  readonly onGiveUp: () => void;
 };
 
 /**
@@ -111,6 +115,7 @@ export class DataPlane {
     const isFirst = this.#quickDeaths <= 1; // at once: packets are being lost
     const backoffMs = isFirst ? 0 : Math.min(LAST_BACKOFF_MS, FIRST_BACKOFF_MS * 2 ** (this.#quickDeaths - 2));
     this.#options.log.error("data plane ended, restarting", { cause, inMs: backoffMs });
+    if (this.#quickDeaths === HOPELESS_DEATHS) this.#options.onGiveUp();
     if (isFirst) this.#spawn();
     else setTimeout(() => this.#isStopping || this.#spawn(), backoffMs);
   }

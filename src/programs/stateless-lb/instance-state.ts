@@ -1,5 +1,5 @@
 import type { ServiceState } from "#availability";
-import type { Turn } from "#control";
+import type { Status, Turn } from "#control";
 import type { NspUpdate } from "#nsp";
 import type { ControlNumbers } from "./metrics/control-metrics.js";
 import type { TargetView } from "./metrics/stream-metrics.js";
@@ -16,8 +16,10 @@ export class InstanceState {
   readonly #hostName: string;
   readonly #hasFrontend: boolean;
   #update: NspUpdate | null = null;
-  #turn: Turn | null = null;
-  #targets: { readonly of: Turn; readonly list: readonly TargetView[] } | null = null;
+  readonly #readStatus: () => Status | null;
+  /** As of the last turn; null: to be read again. */
+  #status: Status | null = null;
+  #targets: readonly TargetView[] | null = null;
   /** Turns by duration. */
   readonly #turnCounts = new Float64Array(TURN_BOUNDS.length + 1);
   #turnSeconds = 0;
@@ -27,8 +29,12 @@ export class InstanceState {
   #repairs = 0;
   #dataPlaneDeaths = 0;
 
-  /** @param hostName identifier of the frontend of this host; null when there is none to wait for */
-  constructor(hostName: string | null) {
+  /**
+   * @param hostName identifier of the frontend of this host; null when there is none to wait for
+   * @param status of the control loop
+   */
+  constructor(hostName: string | null, status: () => Status | null) {
+    this.#readStatus = status;
     this.#hostName = hostName ?? "";
     this.#hasFrontend = hostName !== null;
   }
@@ -38,12 +44,13 @@ export class InstanceState {
   }
 
   takeTurn(turn: Turn): void {
-    this.#turn = turn;
+    this.#status = null;
+    this.#targets = null;
     const seconds = turn.durationMs / 1_000;
     const bucket = TURN_BOUNDS.findIndex((bound) => seconds <= bound);
     this.#turnCounts[bucket < 0 ? TURN_BOUNDS.length : bucket]!++;
     this.#turnSeconds += seconds;
-    this.#failedTurns += Number(turn.hasFailed);
+    this.#failedTurns += Number(turn.error !== null);
     this.#kernelSteps += turn.kernelSteps;
     this.#failedSteps += turn.failedSteps;
     this.#repairs += turn.repairs;
@@ -59,22 +66,25 @@ export class InstanceState {
 
   /** Targets of the last turn; the same list until the next one. */
   targets(): readonly TargetView[] {
-    const turn = this.#turn;
-    if (turn === null) return [];
-    if (this.#targets?.of !== turn) this.#targets = { of: turn, list: targetsOf(turn) };
-    return this.#targets.list;
+    this.#targets ??= targetsOf(this.#lastStatus()?.targets ?? []);
+    return this.#targets;
   }
 
-  /** Names of the streams in force: those with a range of fwmarks, and so with a table. */
+  /** Names of the streams in force: those with a range of fwmarks, while somebody asks for packets. */
   streams(): readonly string[] {
-    const { configuration, offsets } = this.#turn ?? { configuration: null, offsets: new Map() };
-    return (configuration?.streams ?? []).map(({ name }) => name).filter((name) => offsets.has(name));
+    const { streams = [], isFrontendAnnounced = null } = this.#lastStatus() ?? {};
+    return isFrontendAnnounced === false ? [] : streams.flatMap(({ name, offset }) => (offset === null ? [] : [name]));
+  }
+
+  #lastStatus(): Status | null {
+    this.#status ??= this.#readStatus();
+    return this.#status;
   }
 
   /** For metrics. */
   numbers(isAvailable: boolean): ControlNumbers {
     const { configuration, refusals } = this.#update ?? { configuration: null, refusals: [] };
-    const all = [...refusals.map(({ kind }) => kind), ...(this.#turn?.refusals ?? []).map(({ what }) => what)];
+    const all = [...refusals.map(({ kind }) => kind), ...(this.#lastStatus()?.refusals ?? []).map(({ what }) => what)];
     const { vips = [], streams = [], flows = [], targets = [] } = configuration ?? {};
     return {
       turns: { bounds: TURN_BOUNDS, counts: this.#turnCounts, seconds: this.#turnSeconds },
@@ -92,7 +102,7 @@ export class InstanceState {
   }
 
   serviceState(isDataPlaneReady: boolean): ServiceState {
-    const flows = countByStream(this.#turn?.configuration?.flows ?? []);
+    const flows = countByStream(this.#lastStatus()?.flows ?? []);
     const ready = countByStream(this.targets().filter(({ state }) => state === "ready"));
     return {
       isNspConnected: this.isNspConnected,
@@ -104,14 +114,9 @@ export class InstanceState {
   }
 }
 
-function targetsOf({ configuration, offsets, pending }: Turn): readonly TargetView[] {
-  return (configuration?.targets ?? []).flatMap(({ stream, identifier, addresses, ips = addresses }) => {
-    const offset = offsets.get(stream)?.offset;
-    if (offset === undefined) return [];
-    const fwmark = offset + identifier;
-    const reason = pending.get(fwmark);
-    const state = reason === undefined ? "ready" : "pending";
-    return [{ stream, identifier, fwmark, ips, state, reason: reason ?? "" }];
+function targetsOf(targets: Status["targets"]): readonly TargetView[] {
+  return targets.flatMap(({ stream, identifier, fwmark, addresses, ips = addresses, state, cause }) => {
+    return fwmark === null ? [] : [{ stream, identifier, fwmark, ips, state, reason: cause }];
   });
 }
 

@@ -1,6 +1,6 @@
 import { hostname } from "node:os";
 import { join } from "node:path";
-import { Reconciler, unpublish } from "#control";
+import { Reconciler, type Status, unpublish } from "#control";
 import { formatRefusal } from "#nsp";
 import { Steering } from "#steering";
 import { CounterFile, ensureFlows } from "#tables";
@@ -41,7 +41,7 @@ export async function serve({ settings, config, isDryRun, log, signals }: ServeO
   try {
     if (isDryRun) await preview(source, settings, steering, log);
     else await run(source, settings, steering, log, signals);
-    return 0;
+    return signals.exitCode;
   } finally {
     await source.close();
   }
@@ -57,10 +57,20 @@ async function preview(source: Source, settings: Settings, steering: Steering, l
 }
 
 function commonOptions(settings: Settings, steering: Steering, log: ProgramLog, isAlone: boolean) {
-  const { shmFolder, queues, isFanout, offsetStart } = settings;
+  const { shmFolder, queues, isFanout, offsetStart, isOffsetByName, probeIntervalMs } = settings;
   const place = { folder: shmFolder, flowsName: FLOWS, countOf: (slot: number) => countOf(shmFolder, slot) };
   const kernelPlace = { queue: { ...queues, isFanout }, targetInterfaces: targetInterfaces(settings, isAlone) };
-  return { steering, place, kernelPlace, offsetStart, verifyIntervalMs: VERIFY_INTERVAL_MS, log };
+  return {
+    steering,
+    place,
+    kernelPlace,
+    offsetPlacement: { start: offsetStart, isByName: isOffsetByName },
+    verifyIntervalMs: VERIFY_INTERVAL_MS,
+    probeIntervalMs,
+    ownInterfaces: settings.doManageInterfaces ? targetInterfaces(settings, false) : null,
+    nowMs: () => performance.now(),
+    log,
+  };
 }
 
 /**
@@ -88,8 +98,8 @@ async function run(
   );
   ensureFlows(shmFolder, FLOWS);
   const isAlone = source.file !== null;
-  const state = new InstanceState(isAlone ? null : hostname());
-  const late = { wake: () => {}, refresh: () => {} }; // of what is made further down
+  const late = { status: (): Status | null => null, wake: () => {}, refresh: () => {} }; // of what is made further down
+  const state = new InstanceState(isAlone ? null : hostname(), () => late.status());
   const dataPlane = new DataPlane({
     program: settings.nfqlb || join(__dirname, "nfqlb"),
     folder: shmFolder,
@@ -101,17 +111,19 @@ async function run(
       state.dataPlaneDied();
       late.refresh();
     },
+    onGiveUp: () => signals.fail("the data plane keeps dying"),
   });
   const options = commonOptions(settings, steering, log, source.file !== null);
   const reconciler = new Reconciler({
     ...options,
     isDataPlaneReady: () => dataPlane.isReady,
     onTurn: (turn) => {
-      status.update(contentOf(turn, dataPlane.isReady, new Date()));
+      status.update(contentOf(reconciler.status(), turn, new Date()));
       state.takeTurn(turn);
       late.refresh();
     },
   });
+  late.status = () => reconciler.status();
   const services = await startPublicServices({
     ...servedBy(settings, process.env, isAlone),
     hostName: hostname(),
@@ -149,7 +161,7 @@ async function run(
       const configurationFrom = update.origin === "nsp" ? "nsp" : "saved state";
       status.update({ configurationFrom, refusals: update.refusals.map(formatRefusal) });
       state.takeUpdate(update);
-      if (!update.changes.isEmpty) reconciler.configure(update.configuration);
+      reconciler.configure(update.configuration, state.isFrontendAnnounced);
       services.refresh();
     },
     onConnection: (isConnected, reason) => {
@@ -159,8 +171,11 @@ async function run(
     },
   });
   await Promise.race([told, following]); // following ends before a signal only by a fault
-  // In this order no packet is queued to nobody, and none that is queued loses its way.
+  // In this order nobody sends packets to us any more, none is queued to nobody, and none that is queued loses its way.
+  const { isAvailable } = reconciler.status();
+  reconciler.announceStop();
   services.leave();
+  if (!isAlone && isAvailable) await signals.wait(settings.drainMs);
   ending.abort();
   reconciler.stop();
   const left = [...reconciler.releaseTraffic()];

@@ -11,6 +11,8 @@ const RANGES: Readonly<Record<string, readonly [number, number]>> = {
   maxBackoffMs: [1, Number.POSITIVE_INFINITY],
   metricsPort: [1, 65_535],
   emptyGraceMs: [0, Number.POSITIVE_INFINITY],
+  drainMs: [0, 10_000],
+  probeIntervalMs: [0, Number.POSITIVE_INFINITY],
   queueLength: [1, 1_000_000],
 };
 

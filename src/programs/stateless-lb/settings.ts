@@ -168,6 +168,34 @@ export const VARIABLES = {
     meaning:
       "folder where the NSP's last state is saved, so that a restart without NSP serves at once; empty: the folder of the table images, which outlives a container's restart; off: nothing is saved",
   },
+  isOffsetByName: {
+    name: "NSM_IDENTIFIER_OFFSET_BY_NAME",
+    kind: "bool",
+    default: "false",
+    meaning:
+      "where a stream's fwmarks begin follows from its name, so that they are the same on all instances whatever these saw before; else streams get the first gap, as in the reference, and instances agree that learned of the streams in the same order",
+  },
+  drainMs: {
+    name: "NSM_DRAIN_TIME",
+    kind: "duration",
+    default: "2s",
+    meaning:
+      "at the end the frontend is told first; then packets are served for so long, until they come elsewhere; a second signal ends the wait; 10s at most; not with --config, which has no frontend",
+  },
+  probeIntervalMs: {
+    name: "NSM_TARGET_PROBE_INTERVAL",
+    kind: "duration",
+    default: "5s",
+    meaning:
+      "each target's neighbor entry is checked once in this time (ARP or neighbor solicitation to its known address), so that one that died leaves the tables before packets are lost to it; 100 per second at most; 0 leaves that to the kernel, which looks only where it has packets",
+  },
+  doManageInterfaces: {
+    name: "NSM_MANAGE_INTERFACES",
+    kind: "bool",
+    default: "false",
+    meaning:
+      "with the mesh off: set interfaces to targets DOWN when a newer one has the same subnet, and all while no frontend is announced, as Meridio does; never set up again",
+  },
   queueLength: { name: "NSM_NFQUEUE_LENGTH", kind: "int", default: "1024", meaning: "packets that a queue holds" },
   interfacePrefix: {
     name: "NSM_INTERFACE_PREFIX",

@@ -9,7 +9,10 @@ export class Signals {
   #reload: (() => void) | null = null;
   /** Begins the orderly end; while the program still starts there is nothing to bring in order. */
   #end: () => void = () => process.exit(0);
-  #isEnding = false;
+  readonly #hurry = new AbortController();
+  #signals = 0;
+  /** Of the whole program: 1 after {@link fail}. */
+  exitCode = 0;
 
   constructor() {
     process.on("SIGUSR1", () => this.#log?.setLevel("configured"));
@@ -24,9 +27,10 @@ export class Signals {
   }
 
   /**
-   * From now on there is something to bring in order: the first signal begins, the second one ends at once.
+   * From now on there is something to bring in order: the first signal begins, the second one ends {@link wait}, the third
+   * one the program.
    * @param reload what SIGHUP does; null: it ends in order too, as in the reference
-   * @returns resolves with the first signal that asks for an end
+   * @returns resolves when an end is asked for, by a signal or by {@link fail}
    */
   untilEnd(reload: (() => void) | null): Promise<void> {
     this.#reload = reload;
@@ -40,9 +44,32 @@ export class Signals {
       this.#reload();
       return;
     }
-    if (this.#isEnding) process.exit(1);
-    this.#isEnding = true;
-    this.#log?.info("ending", { signal: name });
+    this.#signals++;
+    if (this.#signals >= 3) process.exit(1);
+    this.#log?.info("ending", { signal: name, ...(this.#signals === 2 ? { inHurry: true } : {}) });
+    if (this.#signals === 2) this.#hurry.abort();
     this.#end();
+  }
+
+  /** Ends the program in order, as a failure. */
+  fail(reason: string): void {
+    this.#log?.error("ending", { reason });
+    this.exitCode = 1;
+    this.#hurry.abort();
+    this.#end();
+  }
+
+  /** Resolves after `ms`, or as soon as somebody is in a hurry. */
+  wait(ms: number): Promise<void> {
+    const { signal } = this.#hurry;
+    if (ms === 0 || signal.aborted) return Promise.resolve();
+    this.#log?.info("draining", { forMs: ms });
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      signal.addEventListener("abort", () => {
+        clearTimeout(timer);
+        resolve();
+      });
+    });
   }
 }

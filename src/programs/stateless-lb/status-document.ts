@@ -12,9 +12,9 @@ export type TargetStatus = {
   /** Its mark and routing table; null: its stream has none. */
   readonly fwmark: number | null;
   readonly addresses: readonly string[];
-  /** `ready`: it gets packets. */
-  readonly state: "ready" | "pending";
-  /** Why it is pending; empty when it is not. */
+  /** `ready`: it gets packets; `pending`: the kernel has no way to it; `unreachable`: it has, and it leads nowhere. */
+  readonly state: "ready" | "pending" | "unreachable";
+  /** Why it is not ready; empty when it is. */
   readonly reason: string;
 };
 

@@ -1,5 +1,5 @@
-import type { Turn } from "#control";
-import { type StatusContent, type TargetStatus, writeStatus } from "./status-document.js";
+import type { Status, Turn } from "#control";
+import { type StatusContent, writeStatus } from "./status-document.js";
 
 /** The document is written at most so often; in between changes gather. */
 const WRITE_INTERVAL_MS = 250;
@@ -51,36 +51,25 @@ export class StatusWriter {
 }
 
 /** What a turn of the reconcile loop changes in the document. Pure. */
-export function contentOf(turn: Turn, isServed: boolean, now: Date): Partial<StatusContent> {
-  const { configuration, offsets, failures, refusals, error, durationMs } = turn;
+export function contentOf(status: Status, { durationMs, error }: Turn, now: Date): Partial<StatusContent> {
+  const { isDataPlaneReady, streams, flows, refusals, vips, targets } = status;
   const lastTurn = { at: now.toISOString(), durationMs: Math.round(durationMs * 10) / 10, error };
-  if (configuration === null) return { lastTurn };
-  const reasons = new Map<number, string>();
-  const problems = [
-    ...failures.map(({ fwmark, message }) => ({ fwmark, message })),
-    ...refusals.map(({ what, name, fwmark, reason }) => ({ fwmark, message: `${what} ${name} refused: ${reason}` })),
-  ];
-  for (const { fwmark, message } of problems) {
-    if (fwmark !== null) reasons.set(fwmark, [reasons.get(fwmark) ?? [], message].flat().join("; "));
-  }
-  const targets = configuration.targets.map(({ stream, identifier, addresses }): TargetStatus => {
-    const range = offsets.get(stream);
-    const fwmark = range === undefined ? null : range.offset + identifier;
-    const reason = fwmark === null ? "no fwmarks are left for its stream" : (reasons.get(fwmark) ?? error ?? "");
-    return { stream, identifier, fwmark, addresses, state: reason === "" ? "ready" : "pending", reason };
-  });
+  if (!status.isConfigured) return { lastTurn };
+  const own = new Set(targets.flatMap(({ reason }) => reason.split("; ")));
+  const refused = refusals.filter(({ fwmark }) => fwmark === null);
   return {
     phase: "serving",
     lastTurn,
-    isServed,
-    faults: problems.filter(({ fwmark }) => fwmark === null).map(({ message }) => message),
-    vips: configuration.vips.map(({ prefix }) => prefix),
-    streams: configuration.streams.map(({ name, maxTargets }) => ({
-      name,
-      maxTargets,
-      offset: offsets.get(name)?.offset ?? null,
-    })),
-    flows: configuration.flows.map(({ name, stream, priority }) => ({ name, stream, priority })),
-    targets,
+    isServed: isDataPlaneReady,
+    faults: [
+      ...(status.lastTurn?.failures ?? []).filter((message) => message !== error && !own.has(message)),
+      ...refused.map(({ what, name, reason }) => `${what} ${name} refused: ${reason}`),
+    ],
+    vips: vips.map(({ prefix }) => prefix),
+    streams: streams.map(({ name, maxTargets, offset }) => ({ name, maxTargets, offset })),
+    flows: flows.map(({ name, stream, priority }) => ({ name, stream, priority })),
+    targets: targets.map(({ stream, identifier, fwmark, addresses, state, reason }) => {
+      return { stream, identifier, fwmark, addresses, state, reason };
+    }),
   };
 }

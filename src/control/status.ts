@@ -1,0 +1,144 @@
+import type { Configuration, Flow, Stream, Target, Vip } from "#model";
+import type { Refusal } from "#steering";
+import type { TargetState } from "./target-state.js";
+import type { KnownTarget } from "./targets.js";
+
+/** What the control plane does and why, as plain data: for `status`, `--debug`, metrics, health and availability. */
+export type Status = {
+  /** Whether a configuration has been heard at all. */
+  readonly isConfigured: boolean;
+  /** Whether the local frontend is announced; null: nobody asks for one. */
+  readonly isFrontendAnnounced: boolean | null;
+  readonly isStopping: boolean;
+  readonly isDataPlaneReady: boolean;
+  /** What the frontend is to be told: packets that come now reach a target, and go on to do so. */
+  readonly isAvailable: boolean;
+  readonly streams: readonly StreamStatus[];
+  /** Flows whose rules are in force. */
+  readonly flows: readonly Flow[];
+  /** Flows that are not, with the reason; what the NSP says wrongly is refused before and is not among them. */
+  readonly refusedFlows: readonly { readonly flow: Flow; readonly reason: string }[];
+  readonly vips: readonly Vip[];
+  readonly targets: readonly TargetStatus[];
+  /** What cannot be served as it is configured: targets with several addresses of a family, port NATs that collide. */
+  readonly refusals: readonly Refusal[];
+  readonly interfacesSetDown: readonly string[];
+  readonly lastTurn: TurnReport | null;
+  readonly turns: number;
+  /** Turns that ended with something undone. */
+  readonly failedTurns: number;
+  /** Steps that put right what was changed or gone in the kernel. */
+  readonly repairs: number;
+  /** How often the kernel's events ran over, and how often a reading differed from them. */
+  readonly overruns: number;
+  readonly driftsFound: number;
+};
+
+export type StreamStatus = {
+  readonly name: string;
+  readonly maxTargets: number;
+  /** fwmarks of its targets are offset + identifier; null: there is no room for its range. */
+  readonly offset: number | null;
+  readonly ready: number;
+  readonly pending: number;
+  readonly unreachable: number;
+  /** No target is ready, so those that have a way at all get the packets. */
+  readonly isDesperate: boolean;
+  /** Why its table or marks are missing, or "". */
+  readonly fault: string;
+};
+
+export type TargetStatus = Target & {
+  /** null: its stream has no range, or nobody asks for its stream. */
+  readonly fwmark: number | null;
+  readonly state: TargetState["kind"];
+  readonly cause: TargetState["cause"] | "notServed";
+  /** "" for one that is ready. */
+  readonly reason: string;
+  /** For how long it has been in this state, in ms. */
+  readonly forMs: number;
+  /** It is healed and comes back in so many ms; null otherwise. */
+  readonly returnsInMs: number | null;
+  readonly flaps: number;
+  readonly isServed: boolean;
+};
+
+/** What one turn of the loop did. */
+type TurnReport = {
+  readonly durationMs: number;
+  /** How long ago it ended, in ms. */
+  readonly agoMs: number;
+  readonly steps: number;
+  readonly failures: readonly string[];
+};
+
+/** Parts of a status that the configuration tells. */
+export function configurationStatus(
+  configuration: Configuration | null,
+  streams: readonly StreamStatus[],
+  isBlocked: boolean,
+): Pick<Status, "isConfigured" | "vips" | "flows" | "refusedFlows"> {
+  const flows = configuration?.flows ?? [];
+  const faults = new Map(streams.map(({ name, fault }) => [name, fault]));
+  const reasonOf = ({ stream }: Flow) =>
+    isBlocked ? "no frontend is announced" : (faults.get(stream) ?? `there is no stream ${stream}`);
+  return {
+    isConfigured: configuration !== null,
+    vips: configuration?.vips ?? [],
+    flows: flows.filter((flow) => reasonOf(flow) === ""),
+    refusedFlows: flows.flatMap((flow) => (reasonOf(flow) === "" ? [] : [{ flow, reason: reasonOf(flow) }])),
+  };
+}
+
+/** Targets of the configuration that are not even tried. */
+export function idleTargets(
+  configuration: Configuration | null,
+  known: readonly TargetStatus[],
+  isBlocked: boolean,
+): readonly TargetStatus[] {
+  const tried = new Set(known.map(({ stream, identifier }) => `${stream}\n${identifier}`));
+  const reason = isBlocked ? "no frontend is announced" : "its stream has no range of fwmarks, or waits for its turn";
+  const idle = (configuration?.targets ?? []).filter(
+    ({ stream, identifier }) => !tried.has(`${stream}\n${identifier}`),
+  );
+  return idle.map((target) => ({
+    ...target,
+    fwmark: null,
+    state: "pending",
+    cause: "notServed",
+    reason,
+    forMs: 0,
+    returnsInMs: null,
+    flaps: 0,
+    isServed: false,
+  }));
+}
+
+/** @param tableFault why its table could not be published */
+export function streamStatus(
+  { name, maxTargets }: Stream,
+  offset: number | null,
+  targets: readonly TargetStatus[],
+  tableFault: string | undefined,
+): StreamStatus {
+  const own = targets.filter(({ stream }) => stream === name);
+  const count = (kind: TargetState["kind"]) => own.filter(({ state }) => state === kind).length;
+  const counts = { ready: count("ready"), pending: count("pending"), unreachable: count("unreachable") };
+  const isDesperate = counts.ready === 0 && own.some(({ isServed }) => isServed);
+  const fault = offset === null ? "no range of fwmarks is left for it" : (tableFault ?? "");
+  return { name, maxTargets, offset, ...counts, isDesperate, fault };
+}
+
+export function targetStatus({ target, state }: KnownTarget, served: ReadonlySet<number>, nowMs: number): TargetStatus {
+  const { kind, cause, reason, sinceMs, returnsAtMs, flaps } = state;
+  return {
+    ...target,
+    state: kind,
+    cause,
+    reason,
+    forMs: nowMs - sinceMs,
+    returnsInMs: returnsAtMs === null ? null : Math.max(0, returnsAtMs - nowMs),
+    flaps,
+    isServed: served.has(target.fwmark),
+  };
+}

@@ -1,0 +1,53 @@
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { MOST_PER_SECOND, ProbeRound } from "./probes.js";
+import { TurnTimer } from "./turn-timer.js";
+
+beforeEach(() => vi.useFakeTimers());
+afterEach(() => vi.useRealTimers());
+
+/** Targets asked in so many seconds, ten calls a second. */
+function asked(round: ProbeRound, fwmarks: readonly number[], seconds: number): readonly number[] {
+  return Array.from({ length: seconds * 10 }, () => round.next(fwmarks, 100)).flat();
+}
+
+test("each target is asked once in an interval, evenly spread", () => {
+  const fwmarks = Array.from({ length: 20 }, (_, i) => 5_001 + i);
+  const round = new ProbeRound(5_000);
+  const first = asked(round, fwmarks, 5);
+  expect(first.toSorted((a, b) => a - b)).toEqual(fwmarks);
+  expect(round.next(fwmarks, 100).length).toBeLessThanOrEqual(1);
+});
+
+test("with many targets the rate is limited, and with an interval of 0 nobody is asked", () => {
+  const fwmarks = Array.from({ length: 1_000 }, (_, i) => 5_001 + i);
+  expect(asked(new ProbeRound(5_000), fwmarks, 3)).toHaveLength(3 * MOST_PER_SECOND);
+  expect(new Set(asked(new ProbeRound(5_000), fwmarks, 10)).size).toBe(1_000);
+  expect(asked(new ProbeRound(0), fwmarks, 3)).toEqual([]);
+  expect(asked(new ProbeRound(5_000), [], 3)).toEqual([]);
+});
+
+test("the earliest wish counts, and a turn is followed by a rest as long as it took", () => {
+  let workMs = 30;
+  const begun: number[] = [];
+  const timer: TurnTimer = new TurnTimer(Date.now, () => {
+    begun.push(Date.now() - zero);
+    vi.setSystemTime(Date.now() + workMs);
+    timer.wake(0);
+  });
+  const zero = Date.now();
+  timer.wake(500);
+  timer.wake(100);
+  timer.wake(300);
+  vi.advanceTimersByTime(99);
+  expect(begun).toEqual([]);
+  vi.advanceTimersByTime(1);
+  expect(begun).toEqual([100]);
+  workMs = 0;
+  vi.advanceTimersByTime(29);
+  expect(begun).toHaveLength(1);
+  vi.advanceTimersByTime(1);
+  expect(begun).toEqual([100, 160]);
+  timer.stop();
+  vi.advanceTimersByTime(10_000);
+  expect(begun).toHaveLength(2);
+});

@@ -1,0 +1,57 @@
+import { formatPlan, formatStep, type Plan, planLength, type Refusal, type Step } from "#steering";
+import type { KnownTarget } from "./targets.js";
+
+/** What the loop may log; the keys of `data` are for machines. */
+export type Log = {
+  readonly debug: (message: string, data?: Readonly<Record<string, unknown>>) => void;
+  readonly info: (message: string, data?: Readonly<Record<string, unknown>>) => void;
+  readonly error: (message: string, data?: Readonly<Record<string, unknown>>) => void;
+};
+
+/** Lines of one turn's log; a link may take a thousand targets with it. */
+const MAX_LINES = 100;
+
+/** Tells what turns do and leave undone; each distinct set of failures and refusals once. */
+export class TurnLog {
+  readonly #log: Log;
+  #toldFailures = "";
+  #toldRefusals = "";
+
+  constructor(log: Log) {
+    this.#log = log;
+  }
+
+  failures(failures: readonly string[]): void {
+    const text = failures.join("\n");
+    if (text !== this.#toldFailures && text !== "")
+      this.#log.error("not everything is in place", { failures: failures.slice(0, MAX_LINES) });
+    this.#toldFailures = text;
+  }
+
+  /** They are not tried again: only another configuration helps. */
+  refusals(refusals: readonly Refusal[]): void {
+    const text = JSON.stringify(refusals);
+    if (text === this.#toldRefusals) return;
+    for (const { what, name, fwmark, reason } of refusals)
+      this.#log.error(`${what} refused`, { name, ...(fwmark === null ? {} : { fwmark }), error: reason });
+    this.#toldRefusals = text;
+  }
+
+  targets(changed: readonly KnownTarget[]): void {
+    for (const { target, state } of changed.slice(0, MAX_LINES)) {
+      const { stream, identifier, fwmark, addresses } = target;
+      const reason = state.reason === "" ? {} : { reason: state.reason };
+      this.#log.info(`target ${state.kind}`, { stream, identifier, fwmark, ips: addresses, ...reason });
+    }
+    if (changed.length > MAX_LINES) this.#log.info("more targets changed", { count: changed.length - MAX_LINES });
+  }
+
+  /** @param repairsInAll since the start, these among them */
+  work(done: Plan, changes: readonly string[], repairs: readonly Step[], repairsInAll: number, failures: number): void {
+    if (repairs.length > 0) {
+      this.#log.info("repaired", { kernel: repairs.flatMap(formatStep).slice(0, MAX_LINES), repairs: repairsInAll });
+    } else if (planLength(done) > 0 || changes.length > 0) {
+      this.#log.info("reconciled", { changes, kernel: formatPlan(done).slice(0, MAX_LINES), failures });
+    }
+  }
+}

@@ -1,0 +1,80 @@
+import { expect, test } from "vitest";
+import { type Neighbor, NeighborState } from "#netlink/route";
+import { Neighbors } from "./neighbors.js";
+
+const address = Uint8Array.of(172, 16, 0, 2);
+const other = Uint8Array.of(172, 16, 0, 3);
+const entry = (state: keyof typeof NeighborState, of = address): Neighbor => ({
+  family: 4,
+  linkIndex: 7,
+  address: of,
+  state: NeighborState[state],
+  linkLayerAddress: null,
+  flags: 0,
+  protocol: 0,
+});
+/** A state that is told of an entry; `gone` is its deletion. */
+type Told = keyof typeof NeighborState | "gone";
+function after(...states: readonly Told[]): Neighbors {
+  const neighbors = new Neighbors();
+  for (const state of states) tell(neighbors, state);
+  return neighbors;
+}
+function tell(neighbors: Neighbors, state: Told): boolean {
+  return state === "gone" ? neighbors.take("deleted", entry("failed")) : neighbors.take("new", entry(state));
+}
+const isFailed = (neighbors: Neighbors) => neighbors.isFailed(7, address);
+
+test("a neighbor has failed from FAILED until it is reachable again", () => {
+  expect(isFailed(after("reachable", "stale", "probe"))).toBe(false);
+  expect(isFailed(after("reachable", "probe", "failed"))).toBe(true);
+  expect(isFailed(after("failed", "incomplete"))).toBe(true);
+  expect(isFailed(after("failed", "incomplete", "stale"))).toBe(true);
+  expect(isFailed(after("failed", "incomplete", "reachable"))).toBe(false);
+  expect(isFailed(after("failed", "permanent"))).toBe(false);
+});
+
+test("only what decides something is news", () => {
+  const neighbors = new Neighbors();
+  const news = (
+    ["incomplete", "reachable", "stale", "probe", "reachable", "failed", "incomplete", "reachable"] as const
+  ).map((state) => tell(neighbors, state));
+  expect(news).toEqual([false, true, false, false, false, true, false, true]);
+});
+
+test("an entry that is dropped as garbage long after its failure leaves it failed; one deleted by hand says nothing", () => {
+  const garbage = after("failed");
+  garbage.take("new", entry("reachable", other));
+  tell(garbage, "gone");
+  expect(isFailed(garbage)).toBe(true);
+  expect(isFailed(after("reachable", "failed", "gone"))).toBe(false);
+});
+
+test("what we drop ourselves is no failure, also when other events come in between", () => {
+  const neighbors = after("stale");
+  expect(neighbors.forget(address, [6, 7])).toEqual([{ family: 4, linkIndex: 7, address }]);
+  expect(tell(neighbors, "failed")).toBe(false);
+  neighbors.take("new", entry("reachable", other));
+  tell(neighbors, "gone");
+  expect([isFailed(neighbors), neighbors.isUnknown(7, address)]).toEqual([false, true]);
+  expect(neighbors.forget(address, [7])).toEqual([]); // there is nothing to drop any more
+});
+
+test("fixed entries are neither dropped nor asked, nor those that the kernel is asking about", () => {
+  expect(after("permanent").forget(address, [7])).toEqual([]);
+  const isWorth = (...states: readonly Told[]) => after(...states).isWorthProbing(7, address);
+  expect([isWorth("permanent"), isWorth("noarp"), isWorth("incomplete"), isWorth("probe"), isWorth("delay")]).toEqual(
+    Array(5).fill(false),
+  );
+  expect([isWorth(), isWorth("stale"), isWorth("reachable"), isWorth("failed")]).toEqual(Array(4).fill(true));
+});
+
+test("a new reading keeps failures of neighbors that are gone, as long as their link lives", () => {
+  const neighbors = after("failed");
+  neighbors.replace([], () => true);
+  expect(isFailed(neighbors)).toBe(true);
+  neighbors.replace([], () => false);
+  expect(isFailed(neighbors)).toBe(false);
+  neighbors.replace([entry("failed")], () => true);
+  expect(isFailed(neighbors)).toBe(true);
+});
