@@ -1,10 +1,10 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { NetlinkError } from "#netlink";
 import { readQueueStates } from "#netlink/queue";
-import { RouteConnection } from "#netlink/route";
+import { NeighborState, RouteConnection, watchRoutes } from "#netlink/route";
 import { advice, type Check, fault, ok, unknown } from "./doctor-check.js";
 import { checkRights } from "./doctor-host.js";
-import { type Path, PathFinder } from "./reachability.js";
+import { neighborText, type Path, PathFinder } from "./reachability.js";
 import type { Situation, TargetSituation } from "./situation.js";
 
 /** The kernel asks a silent neighbor three times, a second apart, before it gives it up. */
@@ -116,15 +116,22 @@ async function prove(paths: readonly Path[], vips: readonly string[]): Promise<R
     if (error instanceof NetlinkError && error.errno === "EPERM") return settled;
     throw error;
   }
+  // The control plane has the kernel ask again at once, so that a neighbor is "failed" for a moment only.
+  const failedLately = new Set<string>();
+  const unwatch = watchRoutes(["neighbor"], (event) => {
+    if (event.kind !== "neighbor" || event.neighbor.state !== NeighborState.failed) return;
+    failedLately.add(neighborText(event.neighbor));
+  });
   const endMs = performance.now() + PROOF_DEADLINE_MS;
   while (open.length > 0 && performance.now() < endMs) {
     await delay(PROOF_POLL_MS);
-    const finder = new PathFinder(route, vips);
+    const finder = new PathFinder(route, vips, failedLately);
     open = open.filter((path) => {
       const now = finder.find(path.address, path.fwmark);
       settled.set(keyOf(path), now);
       return now.verdict === "unproven";
     });
   }
+  unwatch();
   return settled;
 }

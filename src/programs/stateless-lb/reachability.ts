@@ -33,6 +33,11 @@ export function addressText(bytes: Uint8Array): string {
   return bytes.length === 4 ? bytes.join(".") : formatAddress(bytes);
 }
 
+/** A neighbor as a key. */
+export function neighborText({ address, linkIndex }: Pick<Neighbor, "address" | "linkIndex">): string {
+  return `${addressText(address)} ${linkIndex}`;
+}
+
 /** An address of 16 bytes as messages carry it: 4 or 16. */
 function wireBytes(address: Uint8Array): Uint8Array {
   return isIpv4(address) ? address.slice(12) : address;
@@ -44,18 +49,22 @@ export class PathFinder {
   readonly #destinations: Readonly<Record<Family, Uint8Array | null>>;
   readonly #neighbors = new Map<string, Neighbor>();
   readonly #linkNames: ReadonlyMap<number, string>;
+  readonly #failedLately: ReadonlySet<string>;
 
-  /** @param vips prefixes: packets to the first one of each family stand for all */
-  constructor(route: RouteConnection, vips: readonly string[]) {
+  /**
+   * @param vips prefixes: packets to the first one of each family stand for all
+   * @param failedLately keys of neighbors that were given up a moment ago and may be asked again already
+   */
+  constructor(route: RouteConnection, vips: readonly string[], failedLately: ReadonlySet<string> = new Set()) {
     this.#route = route;
+    this.#failedLately = failedLately;
     const first = (family: Family) => {
       const prefix = vips.find((vip) => vip.includes(":") === (family === 6) && !vip.endsWith("/0"));
       return prefix === undefined ? null : wireBytes(parsePrefix(prefix).address);
     };
     this.#destinations = { 4: first(4), 6: first(6) };
     for (const family of [4, 6] as const) {
-      for (const neighbor of route.neighbors(family))
-        this.#neighbors.set(`${addressText(neighbor.address)} ${neighbor.linkIndex}`, neighbor);
+      for (const neighbor of route.neighbors(family)) this.#neighbors.set(neighborText(neighbor), neighbor);
     }
     this.#linkNames = new Map(route.links().map(({ index, name }) => [index, name]));
   }
@@ -86,8 +95,11 @@ export class PathFinder {
     }
     const link = this.#linkNames.get(hop.linkIndex) ?? `interface ${hop.linkIndex}`;
     if (hop.isUnusable) return broken(`${link} is down or has no carrier`, `ip link set ${link} up; look at its peer`);
-    const neighbor = this.#neighbors.get(`${addressText(target)} ${hop.linkIndex}`);
-    const state = neighbor === undefined ? "no entry" : stateName(neighbor.state);
+    const text = neighborText({ address: target, linkIndex: hop.linkIndex });
+    const neighbor = this.#neighbors.get(text);
+    const current = neighbor === undefined ? "no entry" : stateName(neighbor.state);
+    const isAskedAgain = current === "incomplete" || current === "no entry";
+    const state = isAskedAgain && this.#failedLately.has(text) ? "failed" : current;
     if (state === "failed") {
       const mend = `the target does not answer on ${link}: is it up, with ${address} on that network? ping -I ${link} ${address}`;
       return broken(`neighbor ${state} on ${link}`, mend);
