@@ -59,6 +59,15 @@ const shapes: Record<string, (i: number) => FlowParams> = {
     srcs: prefixes(32, 12),
     dports: range(5_000),
   }),
+  "16 IPv4 and 16 IPv6 VIPs, port ranges": (i) => ({
+    protocols: i % 2 === 0 ? "udp" : "tcp",
+    priority: String(i % 7),
+    dsts: Array.from({ length: 16 }, (_, k) => {
+      const v4 = `10.${(i >> 4) & 255}.${((i & 15) << 4) | k}.${1 + (i >> 12)}/32`;
+      return `${v4},2001:db8:${i.toString(16)}::${k.toString(16)}/128`;
+    }).join(","),
+    dports: `${1000 + (i % 50) * 10}-${1000 + (i % 50) * 10 + 15},80,443,8000-8100`,
+  }),
 };
 
 type Case = {
