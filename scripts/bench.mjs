@@ -22,7 +22,7 @@ const names = {
 };
 const modes = Object.keys(names).filter((mode) => mode !== "upstream" || upstream !== "");
 
-/** @typedef {{ mode: string, lost: number, rate: number, machineUs: number, processUs: number | null, userUs: number | null, peakPerSecond: number }} Figure */
+/** @typedef {{ mode: string, lost: number, rate: number, machineUs: number, processUs: number | null, userUs: number | null, peakPerSecond: number, bestPeakPerSecond?: number }} Figure */
 
 /** @param {string} mode @returns {Figure} */
 function measure(mode) {
@@ -36,7 +36,7 @@ function measure(mode) {
 }
 
 /**
- * The best of all rounds: what else runs on the machine, or beside a virtual one on its host, only ever lowers a rate.
+ * Single peaks scatter widely; the best is shown beside the median, which is what counts.
  * @param {readonly number[]} values
  */
 const best = (values) => Math.max(...values);
@@ -62,18 +62,20 @@ for (const [i, mode] of modes.entries()) {
     machineUs: pick(({ machineUs }) => machineUs),
     processUs: isProcess ? pick(({ processUs }) => processUs) : null,
     userUs: isProcess ? pick(({ userUs }) => userUs) : null,
-    peakPerSecond: best(all.map(({ peakPerSecond }) => peakPerSecond)),
+    peakPerSecond: pick(({ peakPerSecond }) => peakPerSecond),
+    bestPeakPerSecond: best(all.map(({ peakPerSecond }) => peakPerSecond)),
   };
 }
 const rows = modes.map((mode) => {
-  const { machineUs, processUs, userUs, lost, peakPerSecond } = figures[mode] ?? /** @type {Figure} */ ({});
-  return `| ${names[/** @type {keyof typeof names} */ (mode)]} | ${show(machineUs)} | ${show(processUs)} | ${show(userUs)} | ${lost} | ${show(peakPerSecond / 1000, 0)} |`;
+  const { machineUs, processUs, userUs, lost, peakPerSecond, bestPeakPerSecond } =
+    figures[mode] ?? /** @type {Figure} */ ({});
+  return `| ${names[/** @type {keyof typeof names} */ (mode)]} | ${show(machineUs)} | ${show(processUs)} | ${show(userUs)} | ${lost} | ${show(peakPerSecond / 1000, 0)} | ${show((bestPeakPerSecond ?? 0) / 1000, 0)} |`;
 });
 const { forward, nfqlb, "nfqlb-1000-targets": many } = figures;
 const cpuRatio = (/** @type {string} */ mode) => show((figures[mode]?.processUs ?? 0) / (nfqlb?.processUs ?? 1));
 const ratios = [
   `CPU per packet of the process / of the whole machine for plain forwarding: ${show((nfqlb?.processUs ?? 0) / (forward?.machineUs ?? 1))}`,
-  `peak rate / that of plain forwarding: ${show((nfqlb?.peakPerSecond ?? 0) / (forward?.peakPerSecond ?? 1))}`,
+  `peak rate / that of plain forwarding: ${show((nfqlb?.peakPerSecond ?? 0) / (forward?.peakPerSecond ?? 1))} (best rounds: ${show((nfqlb?.bestPeakPerSecond ?? 0) / (forward?.bestPeakPerSecond ?? 1))})`,
   `CPU per packet with 2,000 flow rules / with one: ${cpuRatio("nfqlb-2000-rules")}; with 20,000: ${cpuRatio("nfqlb-20000-rules")}`,
   `peak rate with 1,000 targets / with 4: ${show((many?.peakPerSecond ?? 0) / (nfqlb?.peakPerSecond ?? 1))}`,
 ];
@@ -81,10 +83,10 @@ const commit = execFileSync("git", ["rev-parse", "--short", "HEAD"], { cwd: root
 const machine = `${cpus().length} × ${cpus()[0]?.model.trim()}, Linux ${release().replace(/-.*/, "")}, node ${process.version}, commit ${commit}`;
 const text = `Machine: ${machine}
 
-UDP packets of 46 bytes at 100,000 per second on one queue; ${ROUNDS} interleaved rounds: medians of CPU per packet in µs, the best peak.
+UDP packets of 46 bytes at 100,000 per second on one queue; ${ROUNDS} interleaved rounds: medians of CPU per packet in µs and of the peak, and the best peak.
 
-| | whole machine | process | of it user | lost | peak, kpps |
-|---|---|---|---|---|---|
+| | whole machine | process | of it user | lost | peak, kpps | best peak |
+|---|---|---|---|---|---|---|
 ${rows.join("\n")}
 
 ${ratios.map((ratio) => `- ${ratio}`).join("\n")}
