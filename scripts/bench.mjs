@@ -22,7 +22,7 @@ const names = {
 };
 const modes = Object.keys(names).filter((mode) => mode !== "upstream" || upstream !== "");
 
-/** @typedef {{ mode: string, lost: number, rate: number, machineUs: number, processUs: number | null, userUs: number | null, peakPerSecond: number, bestPeakPerSecond?: number }} Figure */
+/** @typedef {{ mode: string, lost: number, rate: number, machineUs: number, processUs: number | null, userUs: number | null, peaks: { perSecond: number, roundTripNs: number }[] }} Figure */
 
 /** @param {string} mode @returns {Figure} */
 function measure(mode) {
@@ -35,13 +35,12 @@ function measure(mode) {
   return JSON.parse(stdout);
 }
 
-/**
- * Single peaks scatter widely; the best is shown beside the median, which is what counts.
- * @param {readonly number[]} values
- */
-const best = (values) => Math.max(...values);
 /** @param {readonly number[]} values */
 const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
+/** Least, median and most. @param {readonly number[]} values @returns {[number, number, number]} */
+const spread = (values) => [Math.min(...values), median(values), Math.max(...values)];
+/** @param {string} mode */
+const peaksOf = (mode) => (figures[mode]?.peaks ?? []).map(({ perSecond }) => perSecond);
 /** @param {number | null | undefined} value @param {number} digits */
 const show = (value, digits = 2) => (value === null || value === undefined ? "" : value.toFixed(digits));
 
@@ -62,30 +61,38 @@ for (const [i, mode] of modes.entries()) {
     machineUs: pick(({ machineUs }) => machineUs),
     processUs: isProcess ? pick(({ processUs }) => processUs) : null,
     userUs: isProcess ? pick(({ userUs }) => userUs) : null,
-    peakPerSecond: pick(({ peakPerSecond }) => peakPerSecond),
-    bestPeakPerSecond: best(all.map(({ peakPerSecond }) => peakPerSecond)),
+    peaks: all.flatMap(({ peaks }) => peaks),
   };
 }
 const rows = modes.map((mode) => {
-  const { machineUs, processUs, userUs, lost, peakPerSecond, bestPeakPerSecond } =
-    figures[mode] ?? /** @type {Figure} */ ({});
-  return `| ${names[/** @type {keyof typeof names} */ (mode)]} | ${show(machineUs)} | ${show(processUs)} | ${show(userUs)} | ${lost} | ${show(peakPerSecond / 1000, 0)} | ${show((bestPeakPerSecond ?? 0) / 1000, 0)} |`;
+  const { machineUs, processUs, userUs, lost } = figures[mode] ?? /** @type {Figure} */ ({});
+  const [least = 0, middle = 0, most = 0] = spread(peaksOf(mode)).map((perSecond) => perSecond / 1000);
+  return `| ${names[/** @type {keyof typeof names} */ (mode)]} | ${show(machineUs)} | ${show(processUs)} | ${show(userUs)} | ${lost} | ${show(middle, 0)} | ${show(least, 0)} to ${show(most, 0)} |`;
 });
-const { forward, nfqlb, "nfqlb-1000-targets": many } = figures;
+const { forward, nfqlb } = figures;
+const peakRatio = (/** @type {string} */ mode, /** @type {string} */ base) =>
+  show(median(peaksOf(mode)) / median(peaksOf(base)));
 const cpuRatio = (/** @type {string} */ mode) => show((figures[mode]?.processUs ?? 0) / (nfqlb?.processUs ?? 1));
+const nfqlbPeaks = Object.entries(figures).flatMap(([mode, { peaks }]) => (mode.startsWith("nfqlb") ? peaks : []));
+const [fast, usual, slow] = spread(nfqlbPeaks.map(({ roundTripNs }) => roundTripNs));
+const peaksWhere = (/** @type {(roundTripNs: number) => boolean} */ isWanted) =>
+  median(nfqlbPeaks.filter(({ roundTripNs }) => isWanted(roundTripNs)).map(({ perSecond }) => perSecond));
+const afterFast = peaksWhere((ns) => ns < usual);
+const afterSlow = peaksWhere((ns) => ns >= usual);
 const ratios = [
   `CPU per packet of the process / of the whole machine for plain forwarding: ${show((nfqlb?.processUs ?? 0) / (forward?.machineUs ?? 1))}`,
-  `peak rate / that of plain forwarding: ${show((nfqlb?.peakPerSecond ?? 0) / (forward?.peakPerSecond ?? 1))} (best rounds: ${show((nfqlb?.bestPeakPerSecond ?? 0) / (forward?.bestPeakPerSecond ?? 1))})`,
+  `peak rate / that of plain forwarding: ${peakRatio("nfqlb", "forward")}`,
   `CPU per packet with 2,000 flow rules / with one: ${cpuRatio("nfqlb-2000-rules")}; with 20,000: ${cpuRatio("nfqlb-20000-rules")}`,
-  `peak rate with 1,000 targets / with 4: ${show((many?.peakPerSecond ?? 0) / (nfqlb?.peakPerSecond ?? 1))}`,
+  `peak rate with 1,000 targets / with 4: ${peakRatio("nfqlb-1000-targets", "nfqlb")}`,
+  `a cache line from one CPU to the other and back, before each peak: ${show(fast, 0)} to ${show(slow, 0)} ns, median ${show(usual, 0)}; peaks of nfqlb after the faster half: median ${show(afterFast / 1000, 0)}, after the slower: ${show(afterSlow / 1000, 0)} kpps`,
 ];
 const commit = execFileSync("git", ["rev-parse", "--short", "HEAD"], { cwd: root, encoding: "utf8" }).trim();
 const machine = `${cpus().length} × ${cpus()[0]?.model.trim()}, Linux ${release().replace(/-.*/, "")}, node ${process.version}, commit ${commit}`;
 const text = `Machine: ${machine}
 
-UDP packets of 46 bytes at 100,000 per second on one queue; ${ROUNDS} interleaved rounds: medians of CPU per packet in µs and of the peak, and the best peak.
+UDP packets of 46 bytes at 100,000 per second on one queue; ${ROUNDS} interleaved rounds: medians of CPU per packet in µs, and of five peaks a round, with the least and the most.
 
-| | whole machine | process | of it user | lost | peak, kpps | best peak |
+| | whole machine | process | of it user | lost | peak, kpps | peaks |
 |---|---|---|---|---|---|---|
 ${rows.join("\n")}
 
