@@ -8,14 +8,17 @@ const header = struct("nfgenmsg", { family: u8, version: u8, resourceId: be16 })
 const verdictHeader = struct("nfqnl_msg_verdict_hdr", { verdict: be32, packetId: be32 });
 const verdict = attributes("NFQA", { verdict: attr(2, verdictHeader), mark: attr(3, be32) });
 
+/** NFQNL_MSG_VERDICT and NFQNL_MSG_VERDICT_BATCH: one packet, or all up to it. */
+type Kind = 1 | 3;
+
 /** The declared codec: nfqlb's own messages (accept of packet 1 with mark 101) have these very attributes. */
-function encodeVerdict(queueNumber: number, packetId: number, fwmark: number): Uint8Array {
+function encodeVerdict(queueNumber: number, packetId: number, fwmark: number, kind: Kind = 1): Uint8Array {
   const isAccepted = fwmark >= 0;
   const body = [
     header.encode({ family: 0, version: 0, resourceId: queueNumber }, ""),
     verdict.encode({ verdict: { verdict: isAccepted ? 1 : 0, packetId }, mark: isAccepted ? fwmark : 0 }, ""),
   ];
-  return encodeMessage((3 << 8) | 1, 1, 0, concat(body));
+  return encodeMessage((3 << 8) | kind, 1, 0, concat(body));
 }
 
 /** PacketBatch hands out packet ids as they stand in the message. */
@@ -23,19 +26,29 @@ const asInMessage = (packetId: number) =>
   new DataView(new Uint8Array(new Uint32Array([packetId]).buffer).buffer).getUint32(0) >>> 0;
 const hex = (bytes: Uint8Array) => Buffer.from(bytes).toString("hex");
 
-test("VerdictBuffer writes what the declared codec writes", () => {
-  const answers = fc.array(
-    fc.tuple(fc.integer({ min: 1, max: 2 ** 32 - 1 }), fc.integer({ min: -1, max: 2 ** 31 - 1 })),
-    { maxLength: 64 },
-  );
-  const holds = fc.property(fc.nat(65_535), answers, (queueNumber, list) => {
-    const buffer = new VerdictBuffer(queueNumber, 64);
-    for (const [packetId, fwmark] of list) buffer.put(asInMessage(packetId), fwmark);
-    expect(hex(buffer.bytes())).toBe(
-      list.map(([packetId, fwmark]) => hex(encodeVerdict(queueNumber, packetId, fwmark))).join(""),
-    );
+const packetIds = fc.integer({ min: 1, max: 2 ** 32 - 1 });
+const fwmarks = fc.integer({ min: -1, max: 2 ** 32 - 1 });
+const holds = (answers: readonly (readonly [packetId: number, fwmark: number])[], queueNumber: number) => {
+  const rows = answers.filter(([, fwmark], i) => i + 1 === answers.length || answers[i + 1]![1] !== fwmark);
+  const expected = rows.map(([packetId, fwmark]) => {
+    const before = answers.findIndex(([id]) => id === packetId) - 1;
+    const isRow = before >= 0 && answers[before]![1] === fwmark;
+    return hex(encodeVerdict(queueNumber, packetId, fwmark, isRow ? 3 : 1));
   });
-  fc.assert(holds, { numRuns: 300 });
+  const buffer = new VerdictBuffer(queueNumber, 64);
+  for (const [packetId, fwmark] of answers) buffer.put(asInMessage(packetId), fwmark);
+  expect(hex(buffer.bytes())).toBe(expected.join(""));
+};
+
+test("VerdictBuffer writes what the declared codec writes", () => {
+  const answers = fc.uniqueArray(fc.tuple(packetIds, fwmarks), { maxLength: 64, selector: ([packetId]) => packetId });
+  fc.assert(fc.property(answers, fc.nat(65_535), holds), { numRuns: 300 });
+});
+
+test("packets in a row with one verdict are answered by one message, for all up to the last", () => {
+  const marks = fc.constantFrom(-1, 0, 7, 2 ** 32 - 1);
+  const answers = fc.array(marks, { maxLength: 64 }).map((all) => all.map((fwmark, i) => [100 + i, fwmark] as const));
+  fc.assert(fc.property(answers, fc.nat(65_535), holds), { numRuns: 300 });
 });
 
 test("the attributes of an accept with mark 101 are the bytes measured from nfqlb", () => {
