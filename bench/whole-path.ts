@@ -11,6 +11,7 @@ import { Agent } from "../test/harness/agent.js";
 import { until } from "../test/harness/balancer.js";
 import { clientAddress, FLOWS, UDP_PORT, VIPS } from "../test/harness/flows.js";
 import { enterFreshNamespaces, type Host, ip, makeHost, run } from "../test/harness/namespace.js";
+import { randomNumbers } from "../test/harness/random.js";
 import { cacheLineRoundTrip } from "./cache-line.js";
 
 const SHM = "/dev/shm";
@@ -25,8 +26,9 @@ const PEAK_SECONDS = 1.2;
 const [mode = "forward", bin = "", build = "", upstream = ""] = process.argv.slice(2);
 /** `nfqlb-1000-targets` has 1,000 targets. */
 const targets = Number(/-(\d+)-targets$/.exec(mode)?.[1] ?? 4);
-/** `nfqlb-2000-rules` has 2,000 flow rules. */
-const rules = Number(/-(\d+)-rules$/.exec(mode)?.[1] ?? 1);
+/** `nfqlb-2000-rules` has 2,000 flow rules, `nfqlb-2000-prefixes` has 2,000 with 32 prefixes in both addresses. */
+const [, rulesText = "1", kind = "rules"] = /-(\d+)-(rules|prefixes)$/.exec(mode) ?? [];
+const rules = Number(rulesText);
 
 type Sample = { readonly busy: number; readonly user: number; readonly system: number };
 
@@ -75,11 +77,35 @@ function flowRules(): readonly FlowRule[] {
   const common = { target: "web", protocols: "udp", dsts };
   if (rules === 1) return [parseFlowRule({ ...common, name: "udp", dports: String(UDP_PORT) })];
   const all = Array.from({ length: rules }, (_, i) => {
+    if (kind === "prefixes") return nestedRule(i);
     const source = i < FLOWS ? clientAddress(i, 4) : `172.16.${i >> 8}.${i & 255}`;
     const dports = `${UDP_PORT - (i % 40)}-${UDP_PORT + (i % 30)}`;
     return parseFlowRule({ ...common, name: `udp${i}`, priority: String(i % 7), srcs: `${source}/32`, dports });
   });
-  return all.toSorted((a, b) => b.priority - a.priority);
+  const others = kind === "prefixes" ? [parseFlowRule({ ...common, name: "others" })] : [];
+  return [...all.toSorted((a, b) => b.priority - a.priority), ...others];
+}
+
+const random = randomNumbers(1);
+
+/**
+ * A rule made to be hard to find: 32 prefixes of 12 to 32 bits in both addresses, of which one contains the VIP and one
+ * a client, and a range of ports that is seldom the packets'.
+ */
+function nestedRule(i: number): FlowRule {
+  const prefix = (address: string) => `${address}/${12 + random(21)}`;
+  const anywhere = () => prefix(Array.from({ length: 4 }, () => random(256)).join("."));
+  const around = (address: string) => [...Array.from({ length: 31 }, anywhere), prefix(address)].join();
+  const first = 1 + random(60_000);
+  return parseFlowRule({
+    name: `nested${i}`,
+    target: "web",
+    priority: String(1 + random(100)),
+    protocols: "udp",
+    dsts: around(VIPS[4]),
+    srcs: around(clientAddress(random(FLOWS), 4)),
+    dports: `${first}-${first + random(5_000)}`,
+  });
 }
 
 /** Programs the kernel and starts what the mode needs; resolves with the data plane's process id, if there is one. */
