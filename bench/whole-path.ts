@@ -26,8 +26,8 @@ const PEAK_SECONDS = 1.2;
 const [mode = "forward", bin = "", build = "", upstream = ""] = process.argv.slice(2);
 /** `nfqlb-1000-targets` has 1,000 targets. */
 const targets = Number(/-(\d+)-targets$/.exec(mode)?.[1] ?? 4);
-/** `nfqlb-2000-rules` has 2,000 flow rules, `nfqlb-2000-prefixes` has 2,000 with 32 prefixes in both addresses. */
-const [, rulesText = "1", kind = "rules"] = /-(\d+)-(rules|prefixes)$/.exec(mode) ?? [];
+/** `nfqlb-2000-rules` has 2,000 flow rules, `…-prefixes` and `…-nested` have 32 prefixes in both addresses of each. */
+const [, rulesText = "1", kind = "rules"] = /-(\d+)-(rules|prefixes|nested)$/.exec(mode) ?? [];
 const rules = Number(rulesText);
 
 type Sample = { readonly busy: number; readonly user: number; readonly system: number };
@@ -77,33 +77,33 @@ function flowRules(): readonly FlowRule[] {
   const common = { target: "web", protocols: "udp", dsts };
   if (rules === 1) return [parseFlowRule({ ...common, name: "udp", dports: String(UDP_PORT) })];
   const all = Array.from({ length: rules }, (_, i) => {
-    if (kind === "prefixes") return nestedRule(i);
+    if (kind !== "rules") return ruleOfManyPrefixes(i);
     const source = i < FLOWS ? clientAddress(i, 4) : `172.16.${i >> 8}.${i & 255}`;
     const dports = `${UDP_PORT - (i % 40)}-${UDP_PORT + (i % 30)}`;
     return parseFlowRule({ ...common, name: `udp${i}`, priority: String(i % 7), srcs: `${source}/32`, dports });
   });
-  const others = kind === "prefixes" ? [parseFlowRule({ ...common, name: "others" })] : [];
+  const others = kind !== "rules" ? [parseFlowRule({ ...common, name: "others" })] : [];
   return [...all.toSorted((a, b) => b.priority - a.priority), ...others];
 }
 
 const random = randomNumbers(1);
 
 /**
- * A rule made to be hard to find: 32 prefixes of 12 to 32 bits in both addresses, of which one contains the VIP and one
- * a client, and a range of ports that is seldom the packets'.
+ * A rule of 32 prefixes of 12 to 32 bits in both addresses and a range of ports that is seldom the packets'. Of the
+ * prefixes one is the VIP and one a client; with `nested` one contains it: then each packet is in many prefixes of both.
  */
-function nestedRule(i: number): FlowRule {
+function ruleOfManyPrefixes(i: number): FlowRule {
   const prefix = (address: string) => `${address}/${12 + random(21)}`;
-  const anywhere = () => prefix(Array.from({ length: 4 }, () => random(256)).join("."));
-  const around = (address: string) => [...Array.from({ length: 31 }, anywhere), prefix(address)].join();
+  const others = Array.from({ length: 62 }, () => prefix(Array.from({ length: 4 }, () => random(256)).join(".")));
+  const own = [VIPS[4], clientAddress(random(FLOWS), 4)].map((one) => (kind === "nested" ? prefix(one) : `${one}/32`));
   const first = 1 + random(60_000);
   return parseFlowRule({
-    name: `nested${i}`,
+    name: `many${i}`,
     target: "web",
     priority: String(1 + random(100)),
     protocols: "udp",
-    dsts: around(VIPS[4]),
-    srcs: around(clientAddress(random(FLOWS), 4)),
+    dsts: [own[0], ...others.slice(31)].join(),
+    srcs: [own[1], ...others.slice(0, 31)].join(),
     dports: `${first}-${first + random(5_000)}`,
   });
 }

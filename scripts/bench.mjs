@@ -18,7 +18,7 @@ const names = {
   "nfqlb-1000-targets": "nfqlb, 1,000 targets",
   "nfqlb-2000-rules": "nfqlb, 2,000 flow rules",
   "nfqlb-20000-rules": "nfqlb, 20,000 flow rules",
-  "nfqlb-2000-prefixes": "nfqlb, 2,000 rules of 32 nested prefixes each way",
+  "nfqlb-2000-prefixes": "nfqlb, 2,000 rules of 32 prefixes each way",
   "nfqlb-20000-prefixes": "nfqlb, 20,000 of these",
   upstream: "upstream nfqlb, 4 targets",
 };
@@ -85,7 +85,7 @@ const ratios = [
   `CPU per packet of the process / of the whole machine for plain forwarding: ${show((nfqlb?.processUs ?? 0) / (forward?.machineUs ?? 1))}`,
   `peak rate / that of plain forwarding: ${peakRatio("nfqlb", "forward")}`,
   `CPU per packet with 2,000 flow rules / with one: ${cpuRatio("nfqlb-2000-rules")}; with 20,000: ${cpuRatio("nfqlb-20000-rules")}`,
-  `CPU per packet with 2,000 flow rules of 32 nested prefixes in both addresses / with one rule: ${cpuRatio("nfqlb-2000-prefixes")}; with 20,000: ${cpuRatio("nfqlb-20000-prefixes")}`,
+  `CPU per packet with 2,000 flow rules of 32 prefixes in both addresses / with one rule: ${cpuRatio("nfqlb-2000-prefixes")}; with 20,000: ${cpuRatio("nfqlb-20000-prefixes")}`,
   `peak rate with 1,000 targets / with 4: ${peakRatio("nfqlb-1000-targets", "nfqlb")}`,
   `a cache line from one CPU to the other and back, before each peak: ${show(fast, 0)} to ${show(slow, 0)} ns, median ${show(usual, 0)}; peaks of nfqlb after the faster half: median ${show(afterFast / 1000, 0)}, after the slower: ${show(afterSlow / 1000, 0)} kpps`,
 ];
