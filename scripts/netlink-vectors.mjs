@@ -204,6 +204,8 @@ nftAsks("nft-set", "nft 'add set inet u v4 { type ipv4_addr; flags interval; }'"
 nftAsks("nft-chain", "nft 'add chain inet u snat-local { type route hook output priority -300; policy accept; }'", 3);
 nftAsks("nft-chain", "nft 'add chain inet u pre { type filter hook prerouting priority 100; policy drop; }'", 3);
 nftAsks("nft-chain", "nft 'add chain inet u pre { policy accept; }'", 3);
+nftAsks("nft-chain", "nft 'rename chain inet u pre behind'", 3);
+sh("nft 'rename chain inet u behind pre'");
 for (const rule of [
   "pre ip daddr @v4 udp dport 80 udp dport set 8080 counter notrack",
   "pre ip daddr @v4 tcp dport 80 tcp dport set 8080 counter notrack",

@@ -1,8 +1,8 @@
-import type { Element, ListedChain, ListedRule } from "#netlink/nftables";
+import type { Element, ListedChain } from "#netlink/nftables";
 import { diffElements } from "./intervals.js";
 import { formatNftCommand } from "./nft-format.js";
 import type { NftMemo } from "./nft-memo.js";
-import type { ActualTable, NftChange, WantedChain, WantedSet, WantedTable } from "./nft-objects.js";
+import type { ActualChain, ActualTable, NftChange, WantedChain, WantedSet, WantedTable } from "./nft-objects.js";
 
 /** What to change in one table, by when: as in Plan. Each list is one transaction. */
 export type TableChanges = {
@@ -10,9 +10,6 @@ export type TableChanges = {
   readonly queueing: readonly NftChange[];
   readonly removals: readonly NftChange[];
 };
-
-/** Base chains that nobody wants stay, empty, up to so many; the kernel allows 1024 at a hook. */
-const MOST_EMPTY_CHAINS = 64;
 
 type Command = NftChange["command"];
 const change = (command: Command, ruleText?: string): NftChange => ({
@@ -26,7 +23,8 @@ const change = (command: Command, ruleText?: string): NftChange => ({
  *
  * A chain whose rules differ is emptied and filled anew, in one transaction and without its hook being taken away: for
  * that the kernel drops every packet that waits in an NFQUEUE (nf_queue_nf_hook_drop, net/netfilter/nf_queue.c, v6.18).
- * For the same reason a base chain that nobody wants any more is only emptied.
+ * For the same reason a base chain that nobody wants any more is only emptied, and the next one at its hook is made of
+ * it: so there are never more than two configurations want together, and the kernel allows 1024 at a hook.
  */
 export function diffTable(
   table: string,
@@ -43,12 +41,13 @@ export function diffTable(
   const present = actual ?? { sets: new Map(), chains: new Map() };
   const removals: NftChange[] = [];
   const elements = wanted.sets.map((set) => diffSet(table, set, present));
+  const spare = spareChains(wanted, present);
   removals.push(...elements.flatMap((changes) => changes.removals), ...removeSurplus(wanted, present));
   const additions = [
     ...wanted.sets
       .filter(({ set }) => !present.sets.has(set))
       .map(({ set, type }) => change({ kind: "addSet", table, set, type })),
-    ...wanted.chains.flatMap((chain) => makeChain(table, chain, present.chains.get(chain.chain), memo)),
+    ...wanted.chains.flatMap((chain) => makeChain(table, chain, present.chains.get(chain.chain) ?? spare(chain), memo)),
     ...elements.flatMap((changes) => changes.additions),
   ];
   if (actual === null) additions.unshift(change({ kind: "addTable", table }));
@@ -73,20 +72,38 @@ const hookText = (hook: ListedChain["hook"]) => (hook === null ? "" : `${hook.ty
 function makeChain(
   table: string,
   { chain, hook, rules }: WantedChain,
-  actual: (ListedChain & { readonly rules: readonly ListedRule[] }) | undefined,
+  actual: ActualChain | undefined,
   memo: NftMemo,
 ): readonly NftChange[] {
   const isRight =
     actual?.rules.length === rules.length && rules.every((rule, i) => memo.isSame(actual.rules[i]!, rule));
   const changes: NftChange[] = [];
+  const name = actual?.chain ?? chain;
   if (actual === undefined) changes.push(change({ kind: "addChain", table, chain, hook }));
   else if (!actual.isAccepting) changes.push(change({ kind: "acceptByDefault", table, chain }));
-  if (isRight) return changes;
-  if (actual !== undefined && actual.rules.length > 0) changes.push(change({ kind: "flushChain", table, chain }));
-  for (const { text, expressions, comment } of rules) {
-    changes.push(change({ kind: "addRule", table, chain, expressions, comment }, text));
+  if (!isRight) {
+    if (actual !== undefined && actual.rules.length > 0) changes.push(change({ kind: "flushChain", table, chain }));
+    for (const { text, expressions, comment } of rules) {
+      changes.push(change({ kind: "addRule", table, chain: name, expressions, comment }, text));
+    }
   }
+  if (actual !== undefined && name !== chain)
+    changes.push(change({ kind: "renameChain", table, chain: name, handle: actual.handle, newName: chain }));
   return changes;
+}
+
+/** Gives each chain that is not there an empty one at the same hook that nobody wants, while there is one. */
+function spareChains({ chains }: WantedTable, actual: ActualTable): (wanted: WantedChain) => ActualChain | undefined {
+  let spare: ActualChain[] | null = null;
+  return ({ hook }) => {
+    if (hook === null) return undefined;
+    const names = new Set(chains.map(({ chain }) => chain));
+    spare ??= [...actual.chains.values()].filter(
+      ({ chain, rules, isAccepting }) => !names.has(chain) && rules.length === 0 && isAccepting,
+    );
+    const at = spare.findIndex((chain) => hookText(chain.hook) === hookText(hook));
+    return at < 0 ? undefined : spare.splice(at, 1)[0];
+  };
 }
 
 function diffSet(
@@ -130,12 +147,11 @@ function removeSurplus({ table, sets, chains }: WantedTable, actual: ActualTable
   const wantedChains = new Set(chains.map(({ chain }) => chain));
   const wantedSets = new Set(sets.map(({ set }) => set));
   const surplus = [...actual.chains.values()].filter(({ chain }) => !wantedChains.has(chain));
-  const base = surplus.filter(({ hook }) => hook !== null);
-  const gone = base.length > MOST_EMPTY_CHAINS ? surplus : surplus.filter(({ hook }) => hook === null);
+  const gone = surplus.filter(({ hook }) => hook === null);
   return [
     ...surplus.filter(({ rules }) => rules.length > 0).map(({ chain }) => change({ kind: "flushChain", table, chain })),
-    ...base
-      .filter((chain) => !chain.isAccepting && !gone.includes(chain))
+    ...surplus
+      .filter(({ hook, isAccepting }) => hook !== null && !isAccepting)
       .map(({ chain }) => change({ kind: "acceptByDefault", table, chain })),
     ...[...actual.sets.keys()]
       .filter((set) => !wantedSets.has(set))

@@ -23,6 +23,8 @@ export function formatNftCommand(command: NftCommand, ruleText = ""): string {
     }
     case "acceptByDefault":
       return `add chain inet ${table} ${command.chain} { policy accept; }`;
+    case "renameChain":
+      return `rename chain inet ${table} ${command.chain} ${command.newName}`;
     case "deleteChain":
       return `delete chain inet ${table} ${command.chain}`;
     case "flushChain":

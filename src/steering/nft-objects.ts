@@ -34,10 +34,13 @@ export type WantedTable = {
   readonly chains: readonly WantedChain[];
 };
 
+/** A chain as the kernel has it. */
+export type ActualChain = ListedChain & { readonly rules: readonly ListedRule[] };
+
 /** A table as the kernel has it. */
 export type ActualTable = {
   readonly sets: ReadonlyMap<string, { readonly type: SetType | null; readonly elements: readonly Element[] }>;
-  readonly chains: ReadonlyMap<string, ListedChain & { readonly rules: readonly ListedRule[] }>;
+  readonly chains: ReadonlyMap<string, ActualChain>;
 };
 
 /** A change and the nft command for the same, without `nft`. */

@@ -1,6 +1,6 @@
 // Both programs on a line of hosts: packets are queued, decided by their outside ports, and translated behind that.
 import type { ChildProcess } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -118,29 +118,45 @@ test.each(FAMILIES)("path MTU towards the client: this host's own errors about a
   line.narrowUplink(1_500);
 });
 
-/** Packets that wait for a decision. */
-const waiting = () => Number(readFileSync("/proc/net/netfilter/nfnetlink_queue", "utf8").trim().split(/\s+/)[2]);
+/** Of the one queue: packets that wait for a decision, that were dropped for want of room, and that have ever come. */
+function queue() {
+  const fields = readFileSync("/proc/net/netfilter/nfnetlink_queue", "utf8").trim().split(/\s+/).map(Number);
+  return { waiting: fields[2]!, dropped: fields[5]! + fields[6]!, sequence: fields[7]! };
+}
 
-test("a port NAT goes while packets wait in the queue: none of them is lost", async () => {
+/** More than a configuration has in earnest, all other ones than those of another round. */
+const manyNats = (round: number) =>
+  Array.from(
+    { length: 70 },
+    (_, i) => `, { protocol: tcp, port: ${1_000 + 100 * round + i}, target-port: ${9_000 + i}, vips: [v4] }`,
+  ).join("");
+
+test("port NATs come and go by the dozen while packets wait in the queue: none of them is lost", async () => {
   const configure = (more: string) => {
     writeFileSync(path, fileWith(more));
     program.kill("SIGHUP");
   };
-  configure(", { protocol: tcp, port: 90, target-port: 9090, vips: [v4] }");
-  await until("the port NAT", () => (listing().includes("tcp dport 90 ") ? true : null));
+  configure(manyNats(0));
+  await until("the port NATs", () => (listing().includes("tcp dport 1069 ") ? true : null));
   const { pid } = readDataPlane(SHM, "nfqlb-counters")!;
   process.kill(pid, "SIGSTOP");
+  const isStopped = (task: string) => /\) T /.test(readFileSync(`/proc/${pid}/task/${task}/stat`, "utf8"));
+  await until("its threads' stop", () => (readdirSync(`/proc/${pid}/task`).every(isStopped) ? true : null));
+  const uncounted = () => queue().sequence - queue().waiting - queue().dropped;
+  const before = uncounted();
   try {
     const packets = (destinationPort: number) =>
       Array.from({ length: 200 }, (_, i) =>
         udp({ source: CLIENT[4], destination: LINE_VIPS[4], sourcePort: 20_000 + i, destinationPort }, [1]),
       );
     const passing = line.passes("client", packets(80), packets(8080));
-    // More, if a connection of an earlier test still says something.
-    await until("200 waiting packets", () => (waiting() >= 200 ? true : null), 4_000);
+    await until("200 waiting packets", () => (queue().waiting >= 200 ? true : null), 4_000);
     configure("");
-    await until("the port NAT's end", () => (listing().includes("tcp dport 90 ") ? null : true), 4_000);
-    expect(waiting()).toBeGreaterThanOrEqual(200);
+    await until("the port NATs' end", () => (listing().includes("tcp dport 1") ? null : true), 4_000);
+    configure(manyNats(1));
+    await until("other port NATs", () => (listing().includes("tcp dport 1169 ") ? true : null), 4_000);
+    // A connection of an earlier test may have said something meanwhile: all that has come still waits.
+    await expect.poll(uncounted).toBe(before);
     process.kill(pid, "SIGCONT");
     expect((await passing).missing).toEqual([]);
   } finally {

@@ -175,19 +175,27 @@ test("a base chain that others put into our table is emptied, and stays until th
   expect(listing()).toBe(before);
 });
 
-test("a port NAT that goes leaves an empty chain; hundreds that come and go do not add up", () => {
+test("a port NAT that goes leaves an empty chain, of which the next one is made: hundreds that come and go do not add up", () => {
   const before = listing();
+  const chains = () =>
+    [...run("nft", "list", "table", "inet", "meridio-nat").matchAll(/chain (\S+) \{/g)].map(([, name]) => name!);
+  const own = chains().length;
   const nats = (first: number) =>
     Array.from(
       { length: 50 },
       (_, i) => ({ protocol: "tcp", port: first + i, targetPort: 9_000 + i, vips: ["10.0.0.1/32"] }) as const,
     );
-  for (let round = 0; round < 5; round++)
-    reach({ ...desired, portNats: [...desired.portNats, ...nats(1_000 + round * 50)] });
+  const watched: string[][] = [];
+  for (let round = 0; round < 6; round++) {
+    const wanted = { ...desired, portNats: [...desired.portNats, ...nats(1_000 + round * 50)] };
+    reach(wanted);
+    expect(reach(wanted)).toBe(0);
+    watched.push(chains());
+  }
   reach(desired);
-  const chains = [...run("nft", "list", "table", "inet", "meridio-nat").matchAll(/chain (\S+) \{/g)];
-  expect(chains.length).toBeGreaterThan(3);
-  expect(chains.length).toBeLessThan(3 + 65);
+  expect(watched.map((names) => names.length - own)).toEqual([50, 100, 100, 100, 100, 100]); // two rounds at once at most
+  for (const [round, names] of watched.entries()) expect(names).toContain(`${1_049 + round * 50}-9049-tcp`);
+  expect(chains().length).toBe(own + 100);
   expect(run("nft", "list", "table", "inet", "meridio-nat")).not.toContain("tcp dport");
   nft("delete table inet meridio-nat");
   reach(desired);

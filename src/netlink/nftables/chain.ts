@@ -17,6 +17,8 @@ export type ChainHook = {
 export type ListedChain = {
   readonly table: string;
   readonly chain: string;
+  /** The kernel's number of it, which a new name leaves as it is. */
+  readonly handle: bigint;
   /** As in ChainHook; types and hooks that we do not know by their kernel name or number. */
   readonly hook: { readonly type: string; readonly hook: string; readonly priority: number } | null;
   /** Whether packets that no rule decides pass. */
@@ -30,11 +32,19 @@ export function hookFields({ type, hook, priority }: ChainHook) {
 
 /** @param attributes what follows nfgenmsg @throws {DecodeError} */
 export function decodeChain(attributes: Uint8Array): ListedChain {
-  const { table = "", name = "", hook, policy, type = "" } = chainAttributes.decode(attributes, "nfgenmsg");
+  const {
+    table = "",
+    name = "",
+    handle = 0n,
+    hook,
+    policy,
+    type = "",
+  } = chainAttributes.decode(attributes, "nfgenmsg");
   const number = hook?.hook ?? -1;
   return {
     table,
     chain: name,
+    handle,
     hook: hook === undefined ? null : { type, hook: HOOKS[number] ?? `hook ${number}`, priority: hook.priority ?? 0 },
     isAccepting: policy !== NF_DROP,
   };

@@ -33,6 +33,7 @@ const hookAttributes = attributes("NFTA_HOOK", { hook: attr(1, be32), priority: 
 export const chainAttributes = attributes("NFTA_CHAIN", {
   table: attr(1, text),
   name: attr(3, text),
+  handle: attr(2, be64),
   hook: nested(4, hookAttributes),
   policy: attr(5, be32),
   type: attr(7, text),

@@ -38,6 +38,15 @@ export type NftCommand =
       readonly chain: string;
     }
   | {
+      /** Takes effect behind all other commands of a transaction: until then those call the chain by its old name. */
+      readonly kind: "renameChain";
+      readonly table: string;
+      readonly chain: string;
+      /** The chain's, as listed: the kernel knows it by that. */
+      readonly handle: bigint;
+      readonly newName: string;
+    }
+  | {
       readonly kind: "addRule";
       readonly table: string;
       readonly chain: string;
@@ -87,6 +96,10 @@ function toRequest(command: NftCommand): Request {
     }
     case "acceptByDefault": {
       const fields = { table, name: command.chain, policy: NF_ACCEPT };
+      return request(NFT_MSG_NEWCHAIN, 0, chainAttributes.encode(fields, ""), command.chain);
+    }
+    case "renameChain": {
+      const fields = { table, name: command.newName, handle: command.handle };
       return request(NFT_MSG_NEWCHAIN, 0, chainAttributes.encode(fields, ""), command.chain);
     }
     case "deleteChain": {

@@ -95,6 +95,10 @@ test("tables and chains", () => {
   expect(chainMessage.decode(say({ kind: "acceptByDefault", table: "u", chain: "pre" }), "")).toEqual(
     chainMessage.decode(bytesNamed("nft-chain", "nft 'add chain inet u pre { policy accept; }'"), ""),
   );
+  const renamed = { kind: "renameChain", table: "u", chain: "pre", handle: 1n, newName: "behind" } as const;
+  expect(chainMessage.decode(say(renamed), "")).toEqual(
+    chainMessage.decode(bytesNamed("nft-chain", "nft 'rename chain inet u pre behind'"), ""),
+  );
   expect(setMessage.decode(say({ kind: "deleteSet", table: "u", set: "spare" }), "")).toEqual(
     setMessage.decode(bytesNamed("nft-set", "nft 'delete set inet u spare'"), ""),
   );
