@@ -12,6 +12,7 @@ const entries = {
   "target-agent.cjs": "test/harness/target-agent.ts",
   "packet-agent.cjs": "test/harness/packet-agent.ts",
   "socket-agent.cjs": "test/harness/socket-agent.ts",
+  "mconnect-agent.cjs": "test/harness/mconnect-agent.ts",
   "demo.cjs": "test/harness/demo.ts",
   "whole-path.cjs": "bench/whole-path.ts",
   "fuzz.cjs": "test/fuzz/run.ts",
