@@ -3,11 +3,11 @@ import { hostname } from "node:os";
 import { join } from "node:path";
 import { NspQuery, type Registration } from "#nsp";
 import { until } from "./balancer.js";
-import { startProgram, type Topology } from "./topology.js";
+import { startProgram } from "./topology.js";
 
 const NAMES = { trench: "demo", conduit: "load-balancer", stream: "web" } as const;
 
-/** The real `stateless-lb nsp` on the topology's configuration file, with registrations that outlive it. */
+/** The real `stateless-lb nsp` on a folder's configuration file, with registrations that outlive it. */
 export class NspProgram implements Disposable {
   readonly address: string;
   readonly query: NspQuery;
@@ -16,10 +16,11 @@ export class NspProgram implements Disposable {
   #child: ChildProcess | null = null;
   #output = "";
 
-  constructor(bin: string, { folder }: Topology) {
+  /** @param database no disk in what is measured */
+  constructor(bin: string, { folder }: { readonly folder: string }, database = "/dev/shm/nsp.db") {
     this.#bin = bin;
     this.address = `unix:${join(folder, "nsp.sock")}`;
-    const files = ["--config", join(folder, "stateless-lb.yaml"), "--database", "/dev/shm/nsp.db"]; // no disk in what is measured
+    const files = ["--config", join(folder, "stateless-lb.yaml"), "--database", database];
     this.#args = ["nsp", "--insecure", "--listen", this.address, ...files];
     this.query = new NspQuery({ address: this.address, security: "plain-text", maxBackoffMs: 50 });
   }
