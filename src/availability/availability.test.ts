@@ -1,6 +1,8 @@
 // Real servers and clients on unix sockets.
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { connect } from "node:http2";
+import { createConnection } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, onTestFinished, test } from "vitest";
@@ -46,7 +48,7 @@ const AVAILABLE = `0a140a120a0a${Buffer.from("identifier").toString("hex")}1204$
 /** Response { targets: [Target {}] } */
 const UNAVAILABLE = "0a00";
 
-test("a frontend gets the state at once and each change once, and hears `unavailable` before the end", async () => {
+test("O7: a frontend gets the state at once and each change once, and hears `unavailable` before the end", async () => {
   const availability = new StreamAvailability("lb-1");
   const { address, close } = await serve([availability.service]);
   const first = frontend(address);
@@ -63,6 +65,41 @@ test("a frontend gets the state at once and each change once, and hears `unavail
   expect(await second.ended).toMatchObject({ status: "UNAVAILABLE" });
   expect(first.answers).toEqual([UNAVAILABLE, AVAILABLE, UNAVAILABLE]);
   expect(second.answers).toEqual([AVAILABLE, UNAVAILABLE]);
+});
+
+test("R18: a frontend that stopped reading holds up nobody, and hears the newest state when it reads on", async () => {
+  const availability = new StreamAvailability("lb-1");
+  const { address, path } = await serve([availability.service]);
+  const session = connect("http://localhost", {
+    createConnection: () => createConnection(path),
+    settings: { initialWindowSize: 0 }, // not one byte of an answer may be sent
+  });
+  onTestFinished(() => session.destroy());
+  const { service, watch } = { service: StreamAvailabilityService.typeName, watch: "Watch" };
+  const headers = {
+    ":method": "POST",
+    ":path": `/${service}/${watch}`,
+    "content-type": "application/grpc",
+    te: "trailers",
+  };
+  const stalled = session.request(headers);
+  const bytes: Buffer[] = [];
+  stalled.on("data", (chunk: Buffer) => bytes.push(chunk));
+  stalled.on("error", () => {});
+  stalled.end(Buffer.alloc(5)); // an empty message
+  const reading = frontend(address);
+  await expect.poll(() => reading.answers).toEqual([UNAVAILABLE]);
+  for (let change = 1; change <= 201; change++) {
+    availability.set(change % 2 === 1);
+    const wanted = change % 2 === 1 ? AVAILABLE : UNAVAILABLE;
+    await expect.poll(() => reading.answers.at(-1), { interval: 1 }).toBe(wanted);
+  }
+  expect(reading.answers).toHaveLength(202);
+  expect(bytes).toEqual([]);
+  session.settings({ initialWindowSize: 65_535 });
+  const heard = () => Buffer.concat(bytes).toString("hex");
+  await expect.poll(heard).toMatch(new RegExp(`00000000..${AVAILABLE}$`));
+  expect(heard().length).toBeLessThan(3 * (10 + AVAILABLE.length)); // what was on its way, and the newest
 });
 
 const serving: ServiceState = {

@@ -32,7 +32,7 @@ test("a body whose length is no multiple of four is padded, its length is told u
   expect(Buffer.from(kernel.sent[0]!).toString("hex")).toBe("13000000200005000100000000000000" + "aabbcc00");
 });
 
-test("a refusal carries the errno's name, the kernel's text and the offset of the bad attribute", () => {
+test("O3: a refusal carries the errno's name, the kernel's text and the offset of the bad attribute", () => {
   const connection = new NetlinkConnection(fakeKernel(() => [bytesOf(EEXIST_WITH_TEXT)]));
   expect(() => connection.request("RTM_NEWRULE fwmark 5001", 32, 0, body)).toThrowError(
     expect.objectContaining({
@@ -100,7 +100,7 @@ test("no answer is a time-out, an overrun is told, an answer larger than the buf
   expect(() => new NetlinkConnection(fakeKernel(() => [huge])).request("x", 1, 0, body)).toThrow(/EMSGSIZE/);
 });
 
-test("a batch names the first request that was refused", () => {
+test("O3: a batch names the first request that was refused", () => {
   const ack = (sequence: string, errno: string) =>
     bytesOf(`24000000 0200 0001 ${sequence} 2a000000  ${errno}  20000000 2000 0505 ${sequence} 00000000`);
   const kernel = fakeKernel(() => [

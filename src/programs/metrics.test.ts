@@ -84,7 +84,7 @@ test.each([
   ["text/plain;escaping=values,text/plain;escaping=allow-utf-8", "underscores"],
 ])("Accept %s: %s", (accept, escaping) => expect(chooseEscaping(accept)).toBe(escaping));
 
-test("queues: histograms add up, depth, limit; shares; states with their reason", async () => {
+test("O5: queues: histograms add up, depth, limit; shares; states with their reason", async () => {
   const { port, counters } = await start();
   const { counters: numbers, samples } = counters.block(1);
   numbers.set([5, 0, 2, 1], COUNTER_BATCH_SIZES);

@@ -103,7 +103,20 @@ test("the numbers of a table: positions, packets, time of publication; reading t
   expect(hits).toEqual(readTargetHits(own, "t"));
 });
 
-test("100 streams of 100 targets fit into 64 MiB with room to spare", () => {
+test("P6: a table takes memory for its positions and its targets, not for their product; 1 to 10,000 targets", () => {
+  const own = mkdtempSync(join(folder, "sizes-"));
+  for (const targets of [1, 10, 100, 1_000, 10_000]) {
+    const { size } = createStreamTable(own, "t", { size: 100 * targets, targets, ownFwmark: 0 });
+    expect(size).toBe(effectiveSize(100 * targets));
+    // Two images, and hits for each of 64 readers, which are pages only once they are written.
+    expect(statSync(join(own, "t")).size).toBeLessThan(2 * 4 * (size + targets) + 64 * 8 * targets + 32_768);
+    expect(statSync(join(own, "t")).blocks * 512).toBeLessThan(2 * 4 * (size + targets) + 64 * 8 * targets + 32_768);
+    updateStreamTable(own, "t", (active) => active.fill(7, targets - 1));
+    expect(readStreamTable(own, "t").lookup.every((index) => index === targets - 1)).toBe(true);
+  }
+});
+
+test("R1: 100 streams of 100 targets fit into 64 MiB with room to spare", () => {
   const own = mkdtempSync(join(folder, "many-"));
   for (let i = 0; i < 100; i++) createStreamTable(own, `tshm-${i}`, { size: 10_000, targets: 100, ownFwmark: 0 });
   const bytes = readdirSync(own).reduce((sum, name) => sum + statSync(join(own, name)).size, 0);

@@ -59,7 +59,7 @@ const frontendOf = () => {
   return frontend;
 };
 
-test("alone: metrics account for every packet, repairs are counted, a dead data plane is told at once", async () => {
+test("O5: alone: metrics account for every packet, repairs are counted, a dead data plane is told at once", async () => {
   const balancer = new Balancer(join(ROOT, "bin"), topology, environment());
   onTestFinished(() => balancer[Symbol.dispose]());
   balancer.configure(TARGETS);

@@ -127,6 +127,12 @@ test.each([
   await expectHits(a, protocol === "tcp" ? 4000 : 4003, FOUR, { addresses: [VIPS[family]], protocol });
 });
 
+test("O14: the interfaces to targets are those whose names begin with the service's first ten characters", () => {
+  expect(pod.host.run("nft", "list", "chain", "inet", "meridio-defrag", "pre-defrag")).toContain(
+    'iifname "load-balan*"',
+  );
+});
+
 test("MT-Parallel: two trenches with the same VIP are apart", async () => {
   await Promise.all([expectHits(a, 4000, FOUR), expectHits(b, 4000, FOUR_OF_B)]);
 });
@@ -318,6 +324,27 @@ test("O10, conduit-destination-port-nats: another port of the VIP is the targets
     await untilAnswered(true, 80);
     await expectHits(a, 80, FOUR);
   });
+});
+
+test("R18: a stream goes and comes back while an interface goes up and down without a pause", async () => {
+  pod.host.ip("link add load-balan-0 type veth peer name other0", "link set other0 up");
+  const flapping = pod.host.start(
+    "sh",
+    "-c",
+    "while :; do ip link set load-balan-0 up; ip link set load-balan-0 down; done",
+  );
+  try {
+    for (let round = 0; round < 3; round++) {
+      a.apply({ ...trenchA, streams: [], flows: [] });
+      await pod.untilActive("stream-a-i", null, IN_FORCE_MS);
+      a.apply(trenchA);
+      await pod.untilActive("stream-a-i", 4, IN_FORCE_MS);
+    }
+  } finally {
+    await flapping();
+  }
+  await pod.untilQueued(VIPS[6]);
+  await expectHits(a, 4000, FOUR);
 });
 
 test("delete-create-trench: everything goes and comes anew", async () => {

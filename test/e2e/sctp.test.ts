@@ -70,7 +70,7 @@ test.each(FAMILIES)("hash mode 1, IPv%i: all paths of an association reach one t
 });
 
 test.each(FAMILIES)(
-  "hash mode 0, IPv%i: a path keeps its target, an association's paths are spread",
+  "O9, hash mode 0, IPv%i: a path keeps its target, an association's paths are spread",
   async (family) => {
     await wire.serve("lb --hash_mode=0");
     const reached = await targetsPerPath(family, plain);

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { Steering } from "#steering";
 import { type DataPlane, readDataPlane, readStreamTable } from "#tables";
-import { configurationFile, startProgram, type Topology } from "./topology.js";
+import { configurationFile, startProgram } from "./topology.js";
 
 export const SHM = "/dev/shm";
 const TABLE = "tshm-web";
@@ -33,9 +33,14 @@ export class Balancer {
   output = "";
 
   /** @param args of the program, instead of the configuration file */
-  constructor(bin: string, topology: Topology, env: Record<string, string> = {}, args?: readonly string[]) {
+  constructor(
+    bin: string,
+    { folder }: { readonly folder: string },
+    env: Record<string, string> = {},
+    args?: readonly string[],
+  ) {
     this.#bin = bin;
-    this.#path = join(topology.folder, "stateless-lb.yaml");
+    this.#path = join(folder, "stateless-lb.yaml");
     this.#env = env;
     this.#args = args ?? ["--config", this.#path];
   }

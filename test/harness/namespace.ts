@@ -34,6 +34,8 @@ export type Host = {
   /** Runs a command inside and returns what it printed. */
   readonly run: (command: string, ...args: string[]) => string;
   readonly ip: (...lines: string[]) => void;
+  /** Starts a command inside; what it gives ends that. */
+  readonly start: (command: string, ...args: string[]) => () => Promise<void>;
   readonly close: () => void;
 };
 
@@ -56,6 +58,14 @@ export async function makeHost(): Promise<Host> {
         input: lines.join("\n"),
         stdio: ["pipe", "ignore", "pipe"],
       });
+    },
+    start: (command, ...args) => {
+      const started = spawn("nsenter", ["-t", String(pid), "-n", command, ...args], { stdio: "ignore" });
+      const ended = new Promise<void>((resolve) => started.once("exit", () => resolve()));
+      return () => {
+        started.kill("SIGKILL");
+        return ended;
+      };
     },
     close: () => child.stdin.end(),
   };

@@ -156,7 +156,7 @@ test("status says what works, what does not, and why", async () => {
   expect(targets.map(({ state }) => state)).toEqual(["ready", "pending"]);
 });
 
-test("doctor proves the way to each target by its own mark, and says what to mend", async () => {
+test("O4: doctor proves the way to each target by its own mark, and says what to mend", async () => {
   const healthy = invoke(["doctor"]);
   expect(healthy.code).toBe(1); // target 2
   expect(healthy.out).toMatch(/ok {6}target 1 of web, 172\.16\.1\.2, mark 5001: t1, neighbor reachable\n/);

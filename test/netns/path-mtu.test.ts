@@ -69,7 +69,7 @@ const counted = (table: string, rule: string) =>
     .reduce((sum, [text]) => sum + Number(/packets (\d+)/.exec(text)?.[1] ?? 0), 0);
 
 test.each(FAMILIES)(
-  "D3, D4: the client learns the path MTU to a VIP of a target whose mark ends in a zero byte, IPv%i",
+  "D3, D4, O11: the client learns the path MTU to a VIP of a target whose mark ends in a zero byte, IPv%i",
   async (family) => {
     setTargetMtu(MTU);
     const vip = LINE_VIPS[family];

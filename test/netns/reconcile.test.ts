@@ -60,7 +60,7 @@ async function startServing(): Promise<void> {
   stage.lines.length = 0;
 }
 
-test("D9: an idle target that does not answer any more leaves within 100 ms of the kernel's word, and comes back", async () => {
+test("D9, O6: an idle target that does not answer any more leaves within 100 ms of the kernel's word, and comes back", async () => {
   await startServing();
   let failedMs = Number.POSITIVE_INFINITY;
   const stop = watchRoutes(["neighbor"], (event) => {
