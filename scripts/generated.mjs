@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
+import { requirementTables } from "./requirements.mjs";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const isWrite = process.argv.includes("--write");
@@ -35,6 +36,15 @@ const { settingsTable } = await import(outfile);
 settle(
   "docs/settings.md",
   `# Settings of stateless-lb\n\nEnvironment variables. Names, types and defaults are Meridio's up to \`NSM_SOCKET\`; values are read as Go reads them. A variable that\nis set to the empty text counts as set. Generated from \`src/programs/stateless-lb/settings.ts\`.\n\n${settingsTable()}`,
+);
+
+const requirements = requirementTables(root);
+problems.push(...requirements.problems);
+const testing = readFileSync(join(root, "docs/testing.md"), "utf8");
+const marks = /(<!-- requirements -->\n)[\s\S]*(<!-- end of requirements -->)/;
+settle(
+  "docs/testing.md",
+  testing.replace(marks, (_, begin, end) => `${begin}\n${requirements.text}\n${end}`),
 );
 
 /** Messages of the contracts: room whose gen/ has them → paths below proto/. */

@@ -119,13 +119,16 @@ async function withFile(file: Partial<TrenchFile>, act: () => Promise<void>): Pr
 const flowList = () => pod.nfqlb("flow-list").stdout.replace(/"matches_count": *\d+/g, "");
 
 test.each([
-  ["TCP-IPv4", "tcp", 4],
-  ["TCP-IPv6", "tcp", 6],
-  ["UDP-IPv4", "udp", 4],
-  ["UDP-IPv6", "udp", 6],
-] as const)("%s: connections are spread over all four targets", async (_, protocol, family) => {
-  await expectHits(a, protocol === "tcp" ? 4000 : 4003, FOUR, { addresses: [VIPS[family]], protocol });
-});
+  ["tcp", 4],
+  ["tcp", 6],
+  ["udp", 4],
+  ["udp", 6],
+] as const)(
+  "TCP-IPv4, TCP-IPv6, UDP-IPv4, UDP-IPv6: connections are spread over all four targets, %s IPv%i",
+  async (protocol, family) => {
+    await expectHits(a, protocol === "tcp" ? 4000 : 4003, FOUR, { addresses: [VIPS[family]], protocol });
+  },
+);
 
 test("O14: the interfaces to targets are those whose names begin with the service's first ten characters", () => {
   expect(pod.host.run("nft", "list", "chain", "inet", "meridio-defrag", "pre-defrag")).toContain(
