@@ -142,6 +142,11 @@ test("replies: texts end with a zero byte, lists do not, and a reply comes whole
     ["action:list\neoc:\n", "[]\n"],
     [`action:set\nname:${"n".repeat(1_023)}\ntarget:t\neoc:`, "OK\0"],
     ["action:list-names\neoc:\n", `[\n  "${"n".repeat(1_023)}"\n]\n`],
+    ["action:set\nname:x\ntarget:t\nprotocols:sctp\nudpencap:9899\neoc:\n", "OK\0"],
+    ["action:delete\nname:#x\neoc:\n", 'FAIL: name "#x": a helper flow (#...) goes with the flow "x"\0'],
+    ["action:list-names\neoc:\n", `[\n  "${"n".repeat(1_023)}",\n  "#x",\n  "x"\n]\n`],
+    ["action:delete\nname:x\neoc:\n", "OK\0"],
+    ["action:list-names\neoc:\n", `[\n  "${"n".repeat(1_023)}"\n]\n`],
     ["action:list\nname:none\neoc:\n", ""],
     ["no colon\neoc:\n", ""],
   ];

@@ -70,7 +70,7 @@ export class FlowSocketModel {
     const before = isTrace ? this.trace : this.flows;
     try {
       if (action === "set") this.#keep(isTrace, this.#set(before, plainRule(request, isTrace), isTrace));
-      else if (action === "delete" && name !== undefined && name !== "") {
+      else if (action === "delete" && name !== undefined && /^[^#]/.test(name)) {
         const rules = before.filter((rule) => rule.name !== name && rule.name !== `#${name}`);
         this.#keep(isTrace, rules);
       } else return false;

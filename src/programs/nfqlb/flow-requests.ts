@@ -105,6 +105,11 @@ function parseTraceRule(request: FlowRequest): FlowRule {
 function remove(request: FlowRequest, rules: RuleSet): string {
   const name = request.get("name");
   if (name === undefined || name === "") throw new Refusal("FAIL: no name: the name of a flow is needed");
+  // Alone it would leave its flow without the packets that it finds; upstream does so.
+  if (name.startsWith("#"))
+    throw new Refusal(
+      `FAIL: name ${JSON.stringify(name)}: a helper flow (#...) goes with the flow ${JSON.stringify(name.slice(1))}`,
+    );
   change(rules, (before) => deleteFlow(before, name));
   return "OK";
 }
