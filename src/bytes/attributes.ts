@@ -144,7 +144,7 @@ function encodeAttribute(type: number, payload: Uint8Array): Uint8Array {
   return bytes;
 }
 
-/** NLA_ALIGN and NLMSG_ALIGN: the next multiple of 4. */
+/** NLA_ALIGN and NLMSG_ALIGN: the next multiple of 4, for every length of 32 bits; `&` of the sum would be negative from 2³¹-3 on. */
 export function align(length: number): number {
-  return (length + 3) & ~3;
+  return length + (-length & 3);
 }

@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import {
+  align,
   attr,
   attributes,
   be16,
@@ -97,6 +98,12 @@ test("what is encoded is decoded as it was; absent is absent; unknown attributes
     expect(tree.decode(tree.encode(one, ""), "")).toEqual(one);
   });
   fc.assert(holds);
+});
+
+test("align is the next multiple of 4, for every length that 32 bits can say", () => {
+  for (const base of [0, 4, 4_096, 2 ** 31 - 8, 2 ** 31 - 4, 2 ** 31, 2 ** 32 - 8])
+    expect([0, 1, 2, 3, 4].map((more) => align(base + more) - base)).toEqual([0, 4, 4, 4, 4]);
+  expect(align(2 ** 32 - 1)).toBe(2 ** 32);
 });
 
 test("a number that does not fit its field is refused with the field's path", () => {

@@ -26,7 +26,7 @@ export type DesiredTable = {
 export type DesiredTarget = Target & { readonly fwmark: number };
 
 /** Positions per target: a Maglev table is even within 1 % from 100 on. Meridio's choice. */
-const POSITIONS_PER_TARGET = 100;
+export const POSITIONS_PER_TARGET = 100;
 const ANY_PORT = "0-65535";
 
 /** Region of a stream's lookup table; operators know it by this name. */
@@ -90,24 +90,37 @@ export class FlowRules {
   };
 }
 
-/** A flow as a rule of the data plane, with the names and omissions of the reference. */
+/** A flow as a rule of the data plane. */
 function toRule(flow: Flow): FlowRule {
+  const { prio: priority, ...others } = flowOptions(flow);
+  return parseFlowRule({ ...others, priority });
+}
+
+/** The command that would set a flow's rule. */
+export function flowCommand(flow: Flow): string {
+  return `nfqlb flow-set ${Object.entries(flowOptions(flow))
+    .map(([name, value]) => `--${name}=${value}`)
+    .join(" ")}`;
+}
+
+/** Options of `nfqlb flow-set` for a flow, with the names and omissions of the reference. */
+function flowOptions(flow: Flow): Readonly<Record<string, string>> & { readonly prio: string } {
   const isAnySource = flow.sourcePrefixes.every((prefix) => prefix.endsWith("/0"));
   const ports = (ranges: readonly string[]) =>
     ranges.length === 0 || ranges.includes(ANY_PORT) ? undefined : ranges.join(",");
   const dports = ports(flow.destinationPorts);
   const sports = ports(flow.sourcePorts);
-  return parseFlowRule({
+  return {
     name: `${tableName(flow.stream)}-${flow.name}`,
     target: tableName(flow.stream),
-    priority: String(flow.priority),
+    prio: String(flow.priority),
     protocols: flow.protocols.join(","),
     ...(flow.vips.length === 0 ? {} : { dsts: flow.vips.map(({ prefix }) => prefix).join(",") }),
     ...(isAnySource ? {} : { srcs: flow.sourcePrefixes.join(",") }),
     ...(dports === undefined ? {} : { dports }),
     ...(sports === undefined ? {} : { sports }),
     ...(flow.byteMatches.length === 0 ? {} : { match: flow.byteMatches.join(",") }),
-  });
+  };
 }
 
 /**

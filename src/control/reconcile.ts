@@ -4,7 +4,9 @@ import {
   type DesiredKernel,
   diff,
   type Failure,
+  formatEvent,
   formatPlan,
+  formatStep,
   NOTHING_DESIRED,
   type Plan,
   planLength,
@@ -15,6 +17,7 @@ import {
 import { type Desired, evicted, FlowRules, type KernelPlace, tableName, toDesired } from "./desired.js";
 import { surplusInterfaces } from "./interfaces.js";
 import { assignOffsets, type OffsetPlacement, type Offsets } from "./offsets.js";
+import { OperatorLog } from "./operator-log.js";
 import { ProbeRound } from "./probes.js";
 import { type Published, Publisher, type TablePlace } from "./publish.js";
 import { RepairWatch } from "./repairs.js";
@@ -65,6 +68,8 @@ const EVENT_INTERVAL_MS = 10;
 const FIRST_RETRY_MS = 100;
 const LAST_RETRY_MS = 5_000;
 const PROBE_TICK_MS = 200;
+/** Commands of the last repair that are remembered for the status. */
+const MOST_COMMANDS = 10;
 /** A target that is lost is asked so often, to come back soon. */
 const LOST_PROBE_INTERVAL_MS = 1_000;
 
@@ -80,6 +85,7 @@ export class Reconciler {
   readonly #flowRules = new FlowRules();
   readonly #repairs = new RepairWatch();
   readonly #log: TurnLog;
+  readonly #operatorLog: OperatorLog;
   readonly #probes: { readonly ready: ProbeRound; readonly lost: ProbeRound };
   #configuration: Configuration | null = null;
   #isFrontendAnnounced: boolean | null = null;
@@ -97,12 +103,14 @@ export class Reconciler {
   #stopFollowing: (() => void) | null = null;
   readonly #setDown: string[] = [];
   #counts = { turns: 0, failedTurns: 0, driftsFound: 0 };
+  #lastRepair: { readonly atMs: number; readonly commands: readonly string[] } | null = null;
   #lastTurn: { durationMs: number; endMs: number; steps: number; failures: readonly string[] } | null = null;
 
   constructor(options: ReconcilerOptions) {
     this.#options = options;
     this.#timer = new TurnTimer(options.nowMs, () => this.#turn());
     this.#log = new TurnLog(options.log);
+    this.#operatorLog = new OperatorLog(options.log, options.kernelPlace.targetInterfaces);
     this.#publisher = new Publisher(options.place);
     this.#offsets = readOffsets(options.place.folder);
     this.#savedOffsets = JSON.stringify([...this.#offsets]);
@@ -111,7 +119,14 @@ export class Reconciler {
 
   /** Begins to follow the kernel's changes, and to ask targets whether they are there. */
   start(): void {
-    const stopWatch = this.#options.steering.watch(() => this.wake(EVENT_INTERVAL_MS));
+    const { steering, log } = this.#options;
+    const stopWatch = steering.watch(
+      () => this.wake(EVENT_INTERVAL_MS),
+      (event) => {
+        log.trace("kernel tells", () => ({ event: formatEvent(event) }));
+        this.#operatorLog.event(event);
+      },
+    );
     const probing = setInterval(() => this.#probe(), PROBE_TICK_MS);
     probing.unref();
     this.#stopFollowing = () => {
@@ -125,9 +140,8 @@ export class Reconciler {
    * @param isFrontendAnnounced whether the frontend beside us asks for packets; null: nobody needs to ask
    */
   configure(configuration: Configuration, isFrontendAnnounced: boolean | null = null): void {
-    const { log } = this.#options;
     if (isFrontendAnnounced !== this.#isFrontendAnnounced && isFrontendAnnounced !== null)
-      log.info(isFrontendAnnounced ? "FE available" : "FE unavailable");
+      this.#operatorLog.frontend(isFrontendAnnounced);
     this.#configuration = configuration;
     this.#isFrontendAnnounced = isFrontendAnnounced;
     this.wake(0);
@@ -179,12 +193,15 @@ export class Reconciler {
   /** @returns what could not be done, for people */
   #reconcile(configuration: Configuration): readonly string[] {
     const { steering, isDataPlaneReady } = this.#options;
-    const { desired, kernel, refusals, offsets, homeless } = this.#desiredOf(configuration);
+    const { wanted, desired, kernel, refusals, offsets, homeless } = this.#desiredOf(configuration);
     const unsaved = this.#keepOffsets(offsets);
     const plan = diff(kernel, steering.read());
     const failed = [...steering.apply(plan.additions)]; // make before break: the new beside the old
     this.#judge(desired, failed, refusals);
     this.#published = this.#publisher.publish(desired, this.#judgement.served); // who cannot be reached gets no packets
+    const { served } = this.#judgement;
+    for (const change of this.#published.changes)
+      this.#options.log.trace("table changed", () => ({ change, served: [...served] }));
     const isServed = isDataPlaneReady();
     if (isServed)
       failed.push(...steering.apply(plan.vips)); // VIPs once somebody answers for them
@@ -193,6 +210,7 @@ export class Reconciler {
     this.#setSurplusDown();
     this.#refusals = refusals;
     this.#log.refusals(refusals);
+    this.#operatorLog.turn({ wanted, offsets, known: this.#judgement.known });
     this.#tell(kernel, isServed ? plan : { ...plan, vips: [] }, failed, isServed ? [] : plan.vips);
     return [
       ...unsaved,
@@ -209,7 +227,7 @@ export class Reconciler {
     const wanted = this.#isFrontendAnnounced === false ? evicted(configuration) : configuration;
     const desired = toDesired(wanted, offsets, kernelPlace, this.#flowRules.of);
     const { admitted: kernel, refusals } = admit(desired.kernel, steering.features); // what can be served of it
-    return { desired, kernel, refusals, offsets, homeless };
+    return { wanted, desired, kernel, refusals, offsets, homeless };
   }
 
   /** @returns what could not be saved; the ranges are in force nevertheless */
@@ -231,29 +249,27 @@ export class Reconciler {
     const faults = faultsOf(failed, refusals, steering.brokenPaths());
     this.#judgement = judge(desired.targets, this.#judgement.known, faults, nowMs());
     const { changed } = this.#judgement;
-    this.#log.targets(changed);
     // What has a way again is asked at once whether it is there; probes in turn would take a second.
     const healing = changed.filter(({ state }) => state.kind === "unreachable" && state.isUsable);
     steering.probe(new Set(healing.map(({ target }) => target.fwmark)));
   }
 
   #setSurplusDown(): void {
-    const { steering, ownInterfaces, log } = this.#options;
+    const { steering, ownInterfaces } = this.#options;
     if (ownInterfaces === null) return;
-    for (const { index, name, reason } of surplusInterfaces(
-      steering.interfaces(),
-      ownInterfaces,
-      this.#isFrontendAnnounced === false,
-    )) {
-      steering.setDown(index);
-      log.info("interface set down", { interface: name, reason });
-      this.#setDown.push(name);
+    const isBlocked = this.#isFrontendAnnounced === false;
+    for (const surplus of surplusInterfaces(steering.interfaces(), ownInterfaces, isBlocked)) {
+      steering.setDown(surplus.index);
+      this.#operatorLog.disabled(surplus);
+      this.#setDown.push(surplus.name);
     }
   }
 
   /** @param waiting steps that were left for later */
   #tell(desired: DesiredKernel, done: Plan, failed: readonly Failure[], waiting: readonly Step[]): void {
     const repairs = this.#repairs.turn(desired, done, [...failed.map(({ step }) => step), ...waiting]);
+    if (repairs.length > 0)
+      this.#lastRepair = { atMs: this.#options.nowMs(), commands: repairs.flatMap(formatStep).slice(0, MOST_COMMANDS) };
     this.#log.work(done, this.#published.changes, repairs, this.#repairs.count, failed.length);
     this.#steps = planLength(done);
   }
@@ -268,6 +284,7 @@ export class Reconciler {
   }
 
   #retry(): void {
+    this.#operatorLog.retry();
     this.wake(this.#retryMs);
     this.#retryMs = Math.min(this.#retryMs * 2, LAST_RETRY_MS);
   }
@@ -296,6 +313,7 @@ export class Reconciler {
     );
     const isReady = isDataPlaneReady();
     const last = this.#lastTurn;
+    const repair = this.#lastRepair;
     return {
       ...configurationStatus(this.#configuration, streams, isBlocked),
       isFrontendAnnounced: this.#isFrontendAnnounced,
@@ -314,6 +332,7 @@ export class Reconciler {
       },
       ...this.#counts,
       repairs: this.#repairs.count,
+      lastRepair: repair && { agoMs: now - repair.atMs, commands: repair.commands },
       overruns: steering.overruns,
     };
   }

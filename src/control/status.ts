@@ -29,6 +29,8 @@ export type Status = {
   readonly failedTurns: number;
   /** Steps that put right what was changed or gone in the kernel. */
   readonly repairs: number;
+  /** Commands of the turn that last did so, and how long ago in ms; null: none has. */
+  readonly lastRepair: { readonly agoMs: number; readonly commands: readonly string[] } | null;
   /** How often the kernel's events ran over, and how often a reading differed from them. */
   readonly overruns: number;
   readonly driftsFound: number;

@@ -1,10 +1,13 @@
 import { formatPlan, formatStep, type Plan, planLength, type Refusal, type Step } from "#steering";
-import type { KnownTarget } from "./targets.js";
 
 /** What the loop may log; the keys of `data` are for machines. */
 export type Log = {
+  /** Everything that happens, one by one; `data` is asked for only where it is written. */
+  readonly trace: (message: string, data: () => Readonly<Record<string, unknown>>) => void;
   readonly debug: (message: string, data?: Readonly<Record<string, unknown>>) => void;
   readonly info: (message: string, data?: Readonly<Record<string, unknown>>) => void;
+  /** Something is missing, and will come by itself. */
+  readonly warning: (message: string, data?: Readonly<Record<string, unknown>>) => void;
   readonly error: (message: string, data?: Readonly<Record<string, unknown>>) => void;
 };
 
@@ -37,17 +40,10 @@ export class TurnLog {
     this.#toldRefusals = text;
   }
 
-  targets(changed: readonly KnownTarget[]): void {
-    for (const { target, state } of changed.slice(0, MAX_LINES)) {
-      const { stream, identifier, fwmark, addresses } = target;
-      const reason = state.reason === "" ? {} : { reason: state.reason };
-      this.#log.info(`target ${state.kind}`, { stream, identifier, fwmark, ips: addresses, ...reason });
-    }
-    if (changed.length > MAX_LINES) this.#log.info("more targets changed", { count: changed.length - MAX_LINES });
-  }
-
   /** @param repairsInAll since the start, these among them */
   work(done: Plan, changes: readonly string[], repairs: readonly Step[], repairsInAll: number, failures: number): void {
+    for (const step of [...done.additions, ...done.vips, ...done.removals])
+      this.#log.trace("kernel changed", () => ({ commands: formatStep(step) }));
     if (repairs.length > 0) {
       this.#log.info("repaired", { kernel: repairs.flatMap(formatStep).slice(0, MAX_LINES), repairs: repairsInAll });
     } else if (planLength(done) > 0 || changes.length > 0) {

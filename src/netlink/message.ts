@@ -83,8 +83,7 @@ export function decodeOutcome({ type, flags, body }: Message): Outcome {
   let at = 4;
   if (type === NLMSG_ERROR) {
     if (body.length < 4 + HEADER_BYTES) throw new DecodeError("nlmsgerr", `${body.length} bytes`);
-    // The request's length may be anything up to 2³²-1: `align` is for lengths that were checked.
-    at = 4 + ((flags & NLM_F_CAPPED) !== 0 ? HEADER_BYTES : Math.ceil(view.getUint32(4, true) / 4) * 4);
+    at = 4 + ((flags & NLM_F_CAPPED) !== 0 ? HEADER_BYTES : align(view.getUint32(4, true)));
   }
   let text = "";
   let offset = -1;

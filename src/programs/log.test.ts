@@ -25,16 +25,22 @@ test("the very first line tells the level, under another name, unless it is INFO
 });
 
 test("levels: SIGUSR2's TRACE and back, told as a change", () => {
-  const { log, messages } = logTo("WARN");
+  const { log, lines, messages } = logTo("WARN");
   log.debug("hidden");
+  log.trace("hidden", () => {
+    throw new Error("asked for in vain");
+  });
   log.setLevel("TRACE");
   log.setLevel("TRACE");
   log.debug("shown");
+  log.trace("shown too", () => ({ step: 1 }));
+  expect(lines.at(-1)).toMatchObject({ severity: "debug", extra_data: { step: 1 } });
   log.setLevel("configured");
   log.debug("hidden again");
   expect(messages()).toEqual([
     "Changing log level to 'TRACE' from 'INFO'",
     "shown",
+    "shown too",
     "Changing log level to 'INFO' from 'TRACE'",
   ]);
 });
@@ -66,6 +72,8 @@ test("different lines of one kind pass up to twenty; at TRACE all of them", () =
 
 test("errors, bigints and credentials in the data come out readable and harmless", () => {
   const { log, lines } = logTo("INFO");
+  log.warning("soon", {});
+  expect(lines.splice(0)).toMatchObject([{ severity: "warning", message: "soon" }]);
   log.critical("failed", { error: new Error("at http://u:p@h/"), bytes: 2n ** 60n, list: [1n] });
   expect(lines[0]).toMatchObject({
     severity: "critical",

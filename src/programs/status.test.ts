@@ -26,6 +26,7 @@ const content: StatusContent = {
   nsp: { isConnected: true, since: AT, reason: "" },
   refusals: [],
   lastTurn: { at: AT, durationMs: 3, error: null },
+  repairs: { count: 0, last: null },
   configurationFrom: "nsp",
   isServed: true,
   faults: [],
@@ -53,7 +54,7 @@ const dataPlane = {
   flows: [],
   targets: [],
 };
-const document: StatusDocument = { version: 1, writtenAt: AT, ...content };
+const document: StatusDocument = { version: 2, writtenAt: AT, ...content };
 const well: Situation = {
   controlPlane: { state: "running", since: null, document, problem: "" },
   dataPlane,
@@ -79,10 +80,10 @@ test("the document is replaced whole, and one of another version is refused", ()
   expect(readStatus(folder)).toBeNull();
   writeStatus(folder, content, NOW);
   writeStatus(folder, { ...content, pid: 9 }, NOW);
-  expect(readStatus(folder)).toEqual({ version: 1, writtenAt: NOW.toISOString(), ...content, pid: 9 });
+  expect(readStatus(folder)).toEqual({ version: 2, writtenAt: NOW.toISOString(), ...content, pid: 9 });
   expect(readdirSync(folder)).toEqual(["stateless-lb-status.json"]);
-  writeFileSync(join(folder, "stateless-lb-status.json"), '{"version":2}');
-  expect(() => readStatus(folder)).toThrow("version 2 of the status document, version 1 is known here");
+  writeFileSync(join(folder, "stateless-lb-status.json"), '{"version":1}');
+  expect(() => readStatus(folder)).toThrow("version 1 of the status document, version 2 is known here");
 });
 
 test("changes gather: a burst is two writes at most, and the last word is written at once", async () => {
@@ -129,7 +130,8 @@ test("a turn in the document: ready, pending with every reason, no marks", () =>
     lastTurn: { durationMs: 1.26, agoMs: 0, steps: 0, failures: ["no route", "no rule", "no table"] },
     turns: 1,
     failedTurns: 1,
-    repairs: 0,
+    repairs: 3,
+    lastRepair: { agoMs: 5_000, commands: ["ip -4 rule add …"] },
     overruns: 0,
     driftsFound: 0,
   };
@@ -142,7 +144,16 @@ test("a turn in the document: ready, pending with every reason, no marks", () =>
   expect(turn).toMatchObject({
     faults: ["no table", "port NAT n refused: no"],
     lastTurn: { at: NOW.toISOString(), durationMs: 1.3 },
+    repairs: { count: 3, last: { at: "2026-03-04T05:06:32.000Z", commands: ["ip -4 rule add …"] } },
   });
+});
+
+test("repairs are shown: how many, the last one and when; they do not mean that something does not work", () => {
+  const { text, isWell } = withDocument({
+    repairs: { count: 7, last: { at: AT, commands: ["nft add table inet x", "more"] } },
+  });
+  expect(text).toContain("repairs            ok     7, the last 30 s ago: nft add table inet x, …\n");
+  expect(isWell).toBe(true);
 });
 
 test("all is well only when everything works", () => {

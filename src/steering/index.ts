@@ -2,6 +2,8 @@
 export { admit } from "./admit.js";
 export { diff, planLength } from "./diff.js";
 export { formatPlan, formatStep } from "./format.js";
+export { formatEvent, type KernelEvent } from "./mirror.js";
+export { formatGateway } from "./nft-format.js";
 export type { PathFault } from "./paths.js";
 export { type DesiredKernel, type Failure, NOTHING_DESIRED, type Plan, type Refusal, type Step } from "./state.js";
 export { type Interface, Steering } from "./steering.js";

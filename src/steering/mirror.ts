@@ -13,6 +13,9 @@ import { OUR_PROTOCOL } from "./state.js";
 
 const FAMILIES = [4, 6] as const;
 
+/** What the kernel tells of its objects, as they are; a loss is one of them. */
+export type KernelEvent = RouteEvent;
+
 /**
  * What the kernel holds of our rules and routes, and of everybody's links, addresses and neighbors: read once, kept by
  * the kernel's events, read anew after a loss. So a turn costs no dump however many targets there are.
@@ -24,6 +27,7 @@ const FAMILIES = [4, 6] as const;
 export class KernelMirror implements Disposable {
   readonly #connection: RouteConnection;
   readonly #onChange: () => void;
+  readonly #onEvent: (event: KernelEvent) => void;
   readonly #following: ReturnType<typeof followRoutes>;
   readonly #rules = new Map<string, Rule>();
   /** By family and table; several are somebody else's doing. */
@@ -39,10 +43,11 @@ export class KernelMirror implements Disposable {
   /** How often events were lost and everything was read anew. */
   overruns = 0;
 
-  /** @param onChange something changed, by others than us */
-  constructor(connection: RouteConnection, onChange: () => void) {
+  /** @param onChange something changed, by others than us; `onEvent`: whatever the kernel tells */
+  constructor(connection: RouteConnection, onChange: () => void, onEvent: (event: KernelEvent) => void) {
     this.#connection = connection;
     this.#onChange = onChange;
+    this.#onEvent = onEvent;
     this.#following = followRoutes(["rule", "route", "link", "address", "neighbor"], (event) => this.#take(event));
   }
 
@@ -102,6 +107,7 @@ export class KernelMirror implements Disposable {
 
   #take(event: RouteEvent): void {
     this.#events++;
+    this.#onEvent(event);
     const isNews = this.#apply(event);
     if (isNews && !this.#expected.delete(eventText(event))) this.#onChange();
   }
@@ -198,6 +204,24 @@ export function routeChange(change: "new" | "deleted", { family, table, gateway 
 }
 
 type RouteName = { readonly family: 4 | 6; readonly table: number; readonly gateway: string };
+
+/** An event for people: the object's kind, what became of it, and what it is. */
+export function formatEvent(event: KernelEvent): string {
+  switch (event.kind) {
+    case "overrun":
+      return "events were lost";
+    case "rule":
+      return `rule ${event.change} ${ruleText(event.rule)}, protocol ${event.rule.protocol}`;
+    case "route":
+      return `route ${event.change} ${routeText(event.route)}, protocol ${event.route.protocol}`;
+    case "link":
+      return `link ${event.change} ${linkText(event.link)}`;
+    case "address":
+      return `address ${event.change} ${addressKey(event.address)}`;
+    case "neighbor":
+      return `neighbor ${event.change} ${event.neighbor.linkIndex} ${formatGateway(event.neighbor.address)}, state ${event.neighbor.state}`;
+  }
+}
 
 function eventText(event: RouteEvent): string {
   if (event.kind === "rule") return ruleChange(event.change, event.rule);

@@ -3,7 +3,7 @@ import { NetlinkError } from "#netlink";
 import { NftConnection, type NftFeatures, probeNftables, watchNftables } from "#netlink/nftables";
 import { defaultRoute, type Link, RouteConnection } from "#netlink/route";
 import { formatStep } from "./format.js";
-import { KernelMirror, routeChange, ruleChange } from "./mirror.js";
+import { type KernelEvent, KernelMirror, routeChange, ruleChange } from "./mirror.js";
 import { formatGateway } from "./nft-format.js";
 import { NftMemo } from "./nft-memo.js";
 import { fwmarkOfChain, METRICS_TABLE } from "./nft-metrics.js";
@@ -145,10 +145,11 @@ export class Steering implements Disposable {
   /**
    * Calls `onChange` when rules or routes of ours, links, addresses, the reachability of a neighbor, or nftables changed,
    * by others than us. From now on `read` costs no dump of rules and routes.
+   * @param onEvent told of everything that the kernel says of rules, routes, links, addresses and neighbors, before that
    * @returns a function that ends it
    */
-  watch(onChange: () => void): () => void {
-    const mirror = new KernelMirror(this.#route, onChange);
+  watch(onChange: () => void, onEvent: (event: KernelEvent) => void = () => {}): () => void {
+    const mirror = new KernelMirror(this.#route, onChange, onEvent);
     this.#mirror = mirror;
     mirror.settle();
     const stopNft = watchNftables(onChange);

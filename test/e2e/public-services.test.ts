@@ -95,6 +95,8 @@ test("O5: alone: metrics account for every packet, repairs are counted, a dead d
   expect(await sumOf("meridio_interface_rx_packets_total", 'interface_name="uplink"')).toBeGreaterThanOrEqual(received);
   expect(await sumOf("stateless_lb_targets", 'state="ready"')).toBe(TARGETS.length);
 
+  expect(await sumOf("stateless_lb_stream_in_force", 'stream="web"')).toBe(1);
+
   expect(await sumOf("stateless_lb_repairs_total")).toBe(0);
   ip("route flush table 5001");
   await expect.poll(() => sumOf("stateless_lb_repairs_total"), SOON).toBeGreaterThan(0);

@@ -85,6 +85,13 @@ export class InstanceMetrics implements AsyncDisposable {
           kernelSteps: 20,
           failedSteps: 2,
           repairs: 4,
+          overruns: 1,
+          drifts: 0,
+          interfacesSetDown: 2,
+          streams: names.map((stream) => ({
+            labels: { trench: "trench-a", conduit: "load-balancer", stream },
+            isInForce: true,
+          })),
           dataPlaneDeaths: 1,
           isNspConnected: true,
           isFrontendAnnounced: true,

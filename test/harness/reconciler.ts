@@ -30,7 +30,7 @@ export class ReconcilerStage implements Disposable {
       ownInterfaces: options.ownInterfaces ?? null,
       isDataPlaneReady: () => true,
       nowMs: () => performance.now(),
-      log: { debug: () => {}, info: log, error: log },
+      log: { trace: () => {}, debug: () => {}, info: log, warning: log, error: log },
     });
     this.reconciler.start();
   }

@@ -118,6 +118,10 @@ test("interfaces of ours that are up have the kernel's counters, addresses and M
     );
     return Object.fromEntries(entries);
   };
+  const up = (name: string) =>
+    `stateless_lb_interface_up{trench="trench-a",conduit="load-balancer",interface_name="${name}"}`;
+  const { text } = await request(port);
+  expect(text).toContain(`${up("load-balan-a")} 1\n${up("load-balan-b")} 0\n`);
   ip("neigh add 172.16.1.9 lladdr 02:00:00:00:00:09 dev load-balan-a");
   const socket = createSocket("udp4");
   onTestFinished(() => void socket.close());

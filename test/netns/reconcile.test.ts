@@ -75,7 +75,12 @@ test("D9, O6: an idle target that does not answer any more leaves within 100 ms 
   peers[1]!.ip("addr add 172.16.2.2/24 dev eth0");
   await servedAre(5001, 5002, 5003);
   const words = stage.lines.filter(({ data }) => data["fwmark"] === 5002).map(({ message }) => message);
-  expect(words).toEqual(["target unreachable", "target ready"]);
+  expect(words).toEqual([
+    "removing target after verification",
+    "add pending target",
+    "remove pending target",
+    "Added target",
+  ]);
 });
 
 test("R10: a link that goes down, or loses its peer, takes its target along at once, and brings it back", async () => {

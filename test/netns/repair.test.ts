@@ -45,7 +45,7 @@ function start(verifyIntervalMs: number, isWatching: boolean): Run {
     nowMs: () => performance.now(),
     isDataPlaneReady: () => true,
     verifyIntervalMs,
-    log: { debug: keep, info: keep, error: keep },
+    log: { trace: () => {}, debug: keep, info: keep, warning: keep, error: keep },
   });
   if (isWatching) reconciler.start();
   const one = { reconciler, steering, log };

@@ -4,8 +4,10 @@ import { readQueueStates } from "#netlink/queue";
 import { NeighborState, RouteConnection, watchRoutes } from "#netlink/route";
 import { advice, type Check, fault, ok, unknown } from "./doctor-check.js";
 import { checkRights } from "./doctor-host.js";
+import { checkNeighborTables } from "./doctor-neighbors.js";
 import { neighborText, type Path, PathFinder } from "./reachability.js";
 import type { Situation, TargetSituation } from "./situation.js";
+import { readSysctl } from "./sysctls.js";
 
 /** The kernel asks a silent neighbor three times, a second apart, before it gives it up. */
 const PROOF_DEADLINE_MS = 4_000;
@@ -23,6 +25,10 @@ export async function checkService(situation: Situation): Promise<readonly Check
       ? [checkRights("rights of the control plane", String(document.pid)), checkNsp(situation)]
       : []),
     ...checkDataPlane(situation),
+    ...checkNeighborTables(
+      targets.flatMap(({ addresses }) => addresses),
+      readSysctl,
+    ),
     ...(await checkTargets(targets, document?.vips ?? [])),
   ];
 }

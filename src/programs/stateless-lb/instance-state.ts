@@ -2,6 +2,7 @@ import type { ServiceState } from "#availability";
 import type { Status, Turn } from "#control";
 import type { NspUpdate } from "#nsp";
 import type { ControlNumbers } from "./metrics/control-metrics.js";
+import type { Labels } from "./metrics/family.js";
 import type { TargetView } from "./metrics/stream-metrics.js";
 
 /** Bounds in seconds of the turns' durations; the last bucket has none. */
@@ -13,6 +14,7 @@ const REFUSABLE = ["VIP", "stream", "flow", "target", "port NAT"] as const;
 export class InstanceState {
   isNspConnected = false;
   areSocketsAnswering = false;
+  readonly #place: Labels;
   readonly #hostName: string;
   readonly #hasFrontend: boolean;
   #update: NspUpdate | null = null;
@@ -30,10 +32,12 @@ export class InstanceState {
   #dataPlaneDeaths = 0;
 
   /**
+   * @param place trench and conduit that are served
    * @param hostName identifier of the frontend of this host; null when there is none to wait for
    * @param status of the control loop
    */
-  constructor(hostName: string | null, status: () => Status | null) {
+  constructor(place: Labels, hostName: string | null, status: () => Status | null) {
+    this.#place = place;
     this.#readStatus = status;
     this.#hostName = hostName ?? "";
     this.#hasFrontend = hostName !== null;
@@ -84,7 +88,8 @@ export class InstanceState {
   /** For metrics. */
   numbers(isAvailable: boolean): ControlNumbers {
     const { configuration, refusals } = this.#update ?? { configuration: null, refusals: [] };
-    const all = [...refusals.map(({ kind }) => kind), ...(this.#lastStatus()?.refusals ?? []).map(({ what }) => what)];
+    const status = this.#lastStatus();
+    const all = [...refusals.map(({ kind }) => kind), ...(status?.refusals ?? []).map(({ what }) => what)];
     const { vips = [], streams = [], flows = [], targets = [] } = configuration ?? {};
     return {
       turns: { bounds: TURN_BOUNDS, counts: this.#turnCounts, seconds: this.#turnSeconds },
@@ -92,6 +97,13 @@ export class InstanceState {
       kernelSteps: this.#kernelSteps,
       failedSteps: this.#failedSteps,
       repairs: this.#repairs,
+      overruns: status?.overruns ?? 0,
+      drifts: status?.driftsFound ?? 0,
+      interfacesSetDown: status?.interfacesSetDown.length ?? 0,
+      streams: (status?.streams ?? []).map(({ name, offset, fault }) => {
+        const isInForce = status?.isFrontendAnnounced !== false && offset !== null && fault === "";
+        return { labels: { ...this.#place, stream: name }, isInForce };
+      }),
       dataPlaneDeaths: this.#dataPlaneDeaths,
       isNspConnected: this.isNspConnected,
       isFrontendAnnounced: this.isFrontendAnnounced,

@@ -3,7 +3,7 @@ const WINDOW_MS = 10_000;
 /** Different lines of one kind that a window lets through; a thousand targets that fail at once are not a thousand lines. */
 const MOST_DISTINCT = 20;
 
-export type Severity = "debug" | "info" | "error" | "critical";
+export type Severity = "debug" | "info" | "warning" | "error" | "critical";
 
 /** A line as the log's callers know it. */
 export type LogLine = {

@@ -12,6 +12,10 @@ const FIRST_SERVICE_ID = "Meridio";
 const LEVELS = { INFO: 0, DEBUG: 1, TRACE: 2 } as const;
 type Level = keyof typeof LEVELS;
 
+/** What pino calls a severity. */
+const METHODS = { debug: "debug", info: "info", warning: "warn", error: "error", critical: "fatal" } as const;
+const SEVERITIES: Readonly<Record<string, Severity>> = { warn: "warning", fatal: "critical" };
+
 /** The log of the program, with what only the program may do with it. */
 export type ProgramLog = Log & {
   /** The start failed, or the program cannot go on. */
@@ -34,11 +38,11 @@ export function createLog(name: string, destination: { write: (line: string) => 
   const masking = { write: (line: string) => destination.write(maskText(line)) };
   const writeLine = (line: LogLine) => print(SERVICE_ID, line);
   const folding = new LogFolding(writeLine);
-  const severityOf = (label: string) => ({ severity: label === "fatal" ? "critical" : label });
+  const severityOf = (label: string) => ({ severity: SEVERITIES[label] ?? label });
   const logger = pino({ level: "debug", base: null, timestamp: false, formatters: { level: severityOf } }, masking);
 
   function print(serviceId: string, { severity, message, data }: LogLine): void {
-    logger[severity === "critical" ? "fatal" : severity]({
+    logger[METHODS[severity]]({
       timestamp: formatTimestamp(new Date()),
       service_id: serviceId,
       message,
@@ -66,8 +70,12 @@ export function createLog(name: string, destination: { write: (line: string) => 
 
   changeLevel(configured, FIRST_SERVICE_ID, "INFO");
   return {
+    trace: (message, data) => {
+      if (level === "TRACE") writeLine({ severity: "debug", message, data: data() });
+    },
     debug: at("debug", "DEBUG"),
     info: at("info", "INFO"),
+    warning: at("warning", "INFO"),
     error: at("error", "INFO"),
     critical: at("critical", "INFO"),
     setLevel: (wanted) => changeLevel(wanted === "TRACE" ? "TRACE" : configured, SERVICE_ID, level),

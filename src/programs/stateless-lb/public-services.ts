@@ -80,7 +80,8 @@ export async function startPublicServices(options: PublicServicesOptions): Promi
     const assessment = assess(options.state());
     tree.set(assessment);
     const isAvailable = assessment.isAvailable && !isLeaving;
-    if (availability.isAvailable !== isAvailable) log.info(isAvailable ? "available" : "unavailable");
+    if (availability.isAvailable !== isAvailable)
+      log.info(isAvailable ? "available" : "unavailable", { class: "ForwardingAvailabilityService" });
     availability.set(isAvailable);
   };
   let toldFault: string | null = null;

@@ -99,7 +99,7 @@ async function run(
   ensureFlows(shmFolder, FLOWS);
   const isAlone = source.file !== null;
   const late = { status: (): Status | null => null, wake: () => {}, refresh: () => {} }; // of what is made further down
-  const state = new InstanceState(isAlone ? null : hostname(), () => late.status());
+  const state = new InstanceState(placeOf(source), isAlone ? null : hostname(), () => late.status());
   const dataPlane = new DataPlane({
     program: settings.nfqlb || join(__dirname, "nfqlb"),
     folder: shmFolder,
@@ -189,6 +189,8 @@ async function run(
   log.info("end");
 }
 
+const placeOf = ({ trench, conduit }: Source) => ({ trench, conduit });
+
 /** @throws {StartError} another control plane works on the folder, or it cannot be used */
 function takeLock(folder: string): ControlLock {
   let lock: ControlLock | null;
@@ -213,6 +215,7 @@ function firstStatus({ address, trench, conduit, file }: Source): StatusContent 
     nsp: { isConnected: false, since: null, reason: "" },
     refusals: [],
     lastTurn: null,
+    repairs: { count: 0, last: null },
     configurationFrom: null,
     isServed: false,
     faults: [],

@@ -100,7 +100,9 @@ export async function follow(
     doFlowsWithoutVipsMatchAll,
     state: source.stateFolder === null ? null : { folder: source.stateFolder, nowMs: Date.now },
     onConnection: (isConnected, reason) => {
-      log.info(isConnected ? "NSP connected" : "NSP disconnected", reason === "" ? {} : { reason });
+      const why = reason === "" ? {} : { reason };
+      if (isConnected) log.info("NSP connected", why);
+      else log.warning("NSP disconnected", why);
       events.onConnection(isConnected, reason);
     },
     onWaiting: (what) => log.info("the NSP has not told everything yet", { waitingFor: what }),
@@ -116,6 +118,9 @@ export async function follow(
     if (update.origin !== origin)
       log.info(`configuration from ${update.origin === "nsp" ? "the NSP" : "the saved state"}`);
     origin = update.origin;
+    const { streams, flows, vips, targets } = update.configuration;
+    const counts = { streams: streams.length, flows: flows.length, vips: vips.length, targets: targets.length };
+    log.trace("NSP tells", () => ({ origin: update.origin, ...counts }));
     events.onUpdate(update);
   }
 }
@@ -127,7 +132,7 @@ export async function firstConfiguration(source: Source, settings: Settings, log
       const late = () =>
         reject(new StartError(`no configuration from ${source.address} in ${DRY_RUN_DEADLINE_MS / 1000} s`));
       setTimeout(late, DRY_RUN_DEADLINE_MS).unref();
-      const quiet: Log = { ...log, info: () => {}, debug: () => {} };
+      const quiet: Log = { ...log, info: () => {}, debug: () => {}, trace: () => {} };
       const events = { onUpdate: (update: NspUpdate) => resolve(update.configuration), onConnection: () => {} };
       follow({ ...source, stateFolder: null }, settings, quiet, ending.signal, events).catch(reject);
     });

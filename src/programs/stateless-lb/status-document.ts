@@ -2,7 +2,7 @@ import { readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 /** Changes whenever a reader of the last version would misread; readers refuse any other. */
-const VERSION = 1;
+const VERSION = 2;
 const NAME = "stateless-lb-status.json";
 
 /** A target as the control plane sees it. */
@@ -43,6 +43,11 @@ export type StatusDocument = {
   readonly refusals: readonly string[];
   /** Last turn of the reconcile loop; null before the first. `error`: it broke off. */
   readonly lastTurn: { readonly at: string; readonly durationMs: number; readonly error: string | null } | null;
+  /** Changes that made good what somebody else had undone, since the start; `commands`: of the last turn that had some. */
+  readonly repairs: {
+    readonly count: number;
+    readonly last: { readonly at: string; readonly commands: readonly string[] } | null;
+  };
   /** Who told the configuration in force; null: there is none yet. */
   readonly configurationFrom: "nsp" | "saved state" | null;
   /** Whether packets to the VIPs are queued. */

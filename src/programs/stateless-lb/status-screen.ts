@@ -1,5 +1,6 @@
 import { printable } from "./printable.js";
 import type { Situation, TargetSituation } from "./situation.js";
+import type { StatusDocument } from "./status-document.js";
 
 /** Things that do not work, listed singly at most; more are counted. */
 const MOST_LISTED = 12;
@@ -17,7 +18,9 @@ export function formatStatus(
   const rows = [
     controlRow(situation, now),
     dataPlaneRow(situation),
-    ...(document === null ? [] : [nspRow(situation, now), vipRow(situation), ...streamRows(situation)]),
+    ...(document === null
+      ? []
+      : [nspRow(situation, now), vipRow(situation), ...streamRows(situation), ...repairRows(document, now)]),
   ];
   const problems = listProblems(situation);
   const title = document === null ? "" : `, trench ${document.source.trench}, conduit ${document.source.conduit}`;
@@ -97,6 +100,14 @@ function streamRows({ controlPlane, targets }: Situation): readonly Row[] {
   if (all.length <= MOST_LISTED) return all;
   const bad = all.filter(({ verdict }) => verdict !== "ok").slice(0, MOST_LISTED);
   return [{ what: "streams", verdict: bad.length === 0 ? "ok" : "FAULT", text: `${all.length}` }, ...bad];
+}
+
+/** Somebody undid what is ours: all is well again, but it may go on. */
+function repairRows({ repairs: { count, last } }: StatusDocument, now: Date): readonly Row[] {
+  if (last === null) return [];
+  const [first = "", ...others] = last.commands;
+  const more = others.length === 0 ? "" : ", …";
+  return [{ what: "repairs", verdict: "ok", text: `${count}, the last ${agoText(last.at, now)}: ${first}${more}` }];
 }
 
 /** Every reason for which something does not work, the most general first. */

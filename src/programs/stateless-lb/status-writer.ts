@@ -52,7 +52,7 @@ export class StatusWriter {
 
 /** What a turn of the reconcile loop changes in the document. Pure. */
 export function contentOf(status: Status, { durationMs, error }: Turn, now: Date): Partial<StatusContent> {
-  const { isDataPlaneReady, streams, flows, refusals, vips, targets } = status;
+  const { isDataPlaneReady, streams, flows, refusals, vips, targets, lastRepair } = status;
   const lastTurn = { at: now.toISOString(), durationMs: Math.round(durationMs * 10) / 10, error };
   if (!status.isConfigured) return { lastTurn };
   const own = new Set(targets.flatMap(({ reason }) => reason.split("; ")));
@@ -60,6 +60,13 @@ export function contentOf(status: Status, { durationMs, error }: Turn, now: Date
   return {
     phase: "serving",
     lastTurn,
+    repairs: {
+      count: status.repairs,
+      last: lastRepair && {
+        at: new Date(now.getTime() - lastRepair.agoMs).toISOString(),
+        commands: lastRepair.commands,
+      },
+    },
     isServed: isDataPlaneReady,
     faults: [
       ...(status.lastTurn?.failures ?? []).filter((message) => message !== error && !own.has(message)),

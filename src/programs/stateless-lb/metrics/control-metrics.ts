@@ -1,5 +1,5 @@
 import type { HealthTree } from "#availability";
-import { type Definition, type Family, histogramSamples, type Sample, type Source } from "./family.js";
+import { type Definition, type Family, histogramSamples, type Labels, type Sample, type Source } from "./family.js";
 
 /** What the control plane did so far and knows now; plain numbers. */
 export type ControlNumbers = {
@@ -10,6 +10,13 @@ export type ControlNumbers = {
   readonly kernelSteps: number;
   readonly failedSteps: number;
   readonly repairs: number;
+  /** How often the kernel's events ran over, and how often a reading differed from what they had told. */
+  readonly overruns: number;
+  readonly drifts: number;
+  /** Interfaces that were set down because they were replaced, or nobody asks for packets. */
+  readonly interfacesSetDown: number;
+  /** Every stream of the configuration, and whether it has its table and marks. */
+  readonly streams: readonly { readonly labels: Labels; readonly isInForce: boolean }[];
   readonly dataPlaneDeaths: number;
   readonly isNspConnected: boolean;
   /** null: there is no frontend to wait for. */
@@ -44,6 +51,15 @@ export function controlSource(numbers: () => ControlNumbers, health: Pick<Health
         family("counter", "kernel_changes_total", "Changes of the kernel that were tried", single(now.kernelSteps)),
         family("counter", "kernel_change_failures_total", "Changes that the kernel refused", single(now.failedSteps)),
         family("counter", "repairs_total", "Changes that made good what somebody else had undone", single(now.repairs)),
+        family("counter", "kernel_event_overruns_total", "Times the kernel's events ran over", single(now.overruns)),
+        family("counter", "kernel_drifts_total", "Readings that differed from the events", single(now.drifts)),
+        family("counter", "interfaces_set_down_total", "Interfaces that were set down", single(now.interfacesSetDown)),
+        family(
+          "gauge",
+          "stream_in_force",
+          "1 for each stream that has its table and marks",
+          now.streams.map(({ labels, isInForce }) => ({ labels, value: Number(isInForce) })),
+        ),
         family("counter", "data_plane_deaths_total", "Times the data plane ended unasked", single(now.dataPlaneDeaths)),
         family("gauge", "nsp_connected", "Whether the NSP answers all watches", single(Number(now.isNspConnected))),
         family(

@@ -22,8 +22,14 @@ const COUNTERS: readonly (readonly [keyof LinkStatistics, Definition])[] = (
   return [key, { name: `meridio_interface_${name}_total`, type: "counter", help: `${help} by the interface`, utf8 }];
 });
 
+const UP: Definition = {
+  name: "stateless_lb_interface_up",
+  type: "gauge",
+  help: "1 while the interface is up and its carrier is there",
+};
+
 /**
- * What interfaces have counted; only those that are up.
+ * Which interfaces are up, and what those have counted that are set up.
  * @param prefix of their names: the first 10 characters of the network service's name
  * @param labels trench and conduit
  */
@@ -32,23 +38,28 @@ export function interfaceSource(prefix: string, labels: Labels): Source {
     name: "interfaces",
     read: () => {
       using route = new RouteConnection();
-      const links = route.countedLinks().filter(({ name, isUp }) => isUp && name.startsWith(prefix));
+      const own = route.countedLinks().filter(({ name }) => name.startsWith(prefix));
+      const links = own.filter(({ isUp }) => isUp);
       const addresses = links.length === 0 ? [] : route.addresses();
       const counted = links.map(({ name, index, linkLayerAddress, statistics }) => {
-        const own = addresses.filter(({ linkIndex, address }) => linkIndex === index && !isLinkLocal(address));
-        const ips = own.map(({ address, prefixLength }) => `${formatBytes(address)}/${prefixLength}`);
+        const ownAddresses = addresses.filter(({ linkIndex, address }) => linkIndex === index && !isLinkLocal(address));
+        const ips = ownAddresses.map(({ address, prefixLength }) => `${formatBytes(address)}/${prefixLength}`);
         const mac = Buffer.from(linkLayerAddress)
           .toString("hex")
           .replace(/..(?=.)/g, "$&:");
         const more = { interface_name: name, mac_address: mac, ips: JSON.stringify(ips) };
         return { labels: { ...labels, ...more, ...OTEL_SCOPE }, statistics };
       });
-      return COUNTERS.map(([key, definition]): Family => {
+      const states = own.map(({ name, isUp, hasCarrier }) => {
+        return { labels: { ...labels, interface_name: name }, value: Number(isUp && hasCarrier) };
+      });
+      const families = COUNTERS.map(([key, definition]): Family => {
         return {
           ...definition,
           samples: counted.map((link) => ({ labels: link.labels, value: link.statistics[key] })),
         };
       });
+      return [...families, { ...UP, samples: states }];
     },
   };
 }
