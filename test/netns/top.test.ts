@@ -23,7 +23,7 @@ import { enterFreshNamespaces } from "../harness/namespace.js";
 
 const PROGRAM = join(ROOT, "bin", "nfqlb");
 const folder = mkdtempSync(join(tmpdir(), "top-"));
-const env = { ...process.env, NFQLB_SHM_DIR: folder, TERM: "xterm" };
+const env = { ...process.env, NFQLB_SHM_DIR: folder, TERM: "xterm", NFQLB_WATCHERS: "normal" };
 let loopback: Loopback;
 let flowlb: ChildProcess;
 

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -31,7 +31,7 @@ const MORE_FRAGMENTS = 0x2000;
 const UNUSABLE = 5;
 
 const folder = mkdtempSync(join(tmpdir(), "nfqlb-trace-"));
-const env = { ...process.env, NFQLB_SHM_DIR: folder };
+const env = { ...process.env, NFQLB_SHM_DIR: folder, NFQLB_WATCHERS: "normal" }; // others may have the machine's idle time
 let sender: RawSender;
 let flowlb: ChildProcess;
 let log = "";
@@ -48,8 +48,9 @@ class Trace {
   stderr = "";
   readonly #exit: Promise<number | null>;
 
-  constructor(...args: string[]) {
-    this.child = spawn(PROGRAM, ["trace", "--duration=30", ...args], { env }); // a packet that does not come is no hang
+  constructor(args: readonly string[], environment: NodeJS.ProcessEnv = env) {
+    // A packet that does not come is no hang.
+    this.child = spawn(PROGRAM, ["trace", "--duration=30", ...args], { env: environment });
     this.child.stdout!.on("data", (chunk) => {
       this.stdout += chunk;
     });
@@ -61,7 +62,7 @@ class Trace {
 
   /** Starts one and waits until it watches. */
   static async start(...args: string[]): Promise<Trace> {
-    const trace = new Trace(...args);
+    const trace = new Trace(args);
     await until("the trace", () => (/Trace active/.test(trace.stdout + trace.stderr) ? true : null));
     return trace;
   }
@@ -350,6 +351,27 @@ test("two watchers both see every packet once; beyond the rate what is missing i
   expect(plain!.json().length + missing + lost).toBe(600 + flood);
   expect(missing).toBeGreaterThan(0);
   expect(new Set(plain!.json().map((line) => line["sport"])).size).toBe(plain!.json().length);
+});
+
+/** Scheduling policies of a process's threads, from /proc/PID/task/TID/stat: 0 is SCHED_OTHER, 5 SCHED_IDLE. */
+function policies(pid: number): readonly number[] {
+  const stat = (tid: string) => readFileSync(`/proc/${pid}/task/${tid}/stat`, "utf8");
+  return readdirSync(`/proc/${pid}/task`).map((tid) => Number(stat(tid).split(") ")[1]!.split(" ")[41 - 3]));
+}
+
+test("a watcher gets the time that nobody else wants, from its first moment on, and the data plane gets its own", async () => {
+  const { NFQLB_WATCHERS: _, ...plain } = env;
+  const trace = new Trace(["--selection=packet"], plain);
+  const { pid } = trace.child;
+  await until("node", () => (readFileSync(`/proc/${pid}/comm`, "utf8").startsWith("node") ? true : null));
+  expect(new Set(policies(pid!))).toEqual(new Set([5]));
+  await until("the trace", () => (/Trace active/.test(trace.stdout) ? true : null), 60_000);
+  expect(new Set(policies(pid!))).toEqual(new Set([5])); // all threads
+  await trace.stop();
+  expect(new Set(policies(readDataPlane(folder, "nfqlb-counters")!.pid))).toEqual(new Set([0]));
+  const normal = await Trace.start("--selection=packet"); // who has no idle time asks for it
+  expect(policies(normal.child.pid!)).not.toContain(5);
+  await normal.stop();
 });
 
 test("when watchers leave, or are killed, nothing is selected any more", async () => {
