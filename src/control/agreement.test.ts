@@ -104,6 +104,24 @@ test("whatever else came and went in whatever order: with the same streams the t
   fc.assert(holds, { numRuns: 40 });
 });
 
+test("the same lists of streams one after the other, each in its own order and with any targets and flows: all of it is the same", () => {
+  const both = (streams: readonly Stream[]) =>
+    fc.tuple(anyConfiguration(streams), anyConfiguration(streams.toReversed()));
+  const anyPast = fc.array(fc.subarray([...STREAMS]).chain(both), { maxLength: 6 });
+  const holds = fc.property(anyPast, anyConfiguration(STREAMS), (past, now) => {
+    const one = new Instance();
+    const other = new Instance();
+    for (const [configuration, reversed] of past) {
+      one.learn(configuration);
+      other.learn(reversed);
+    }
+    one.learn(now);
+    other.learn({ ...now, streams: now.streams.toReversed(), targets: now.targets.toReversed() });
+    expect(other.inForce(STREAMS)).toEqual(one.inForce(STREAMS));
+  });
+  fc.assert(holds, { numRuns: 40 });
+});
+
 const anyHistory = fc.array(fc.subarray([...STREAMS]).chain(anyConfiguration), { maxLength: 6 });
 
 test("with places by name also when streams came and went in different orders", () => {

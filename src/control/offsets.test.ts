@@ -77,6 +77,17 @@ test("over random histories: offsets are stable, never overlap, and do not depen
   fc.assert(holds, { numRuns: 300 });
 });
 
+test("why not always: two streams that are each the first one somewhere have the same place, and neither may move", () => {
+  const [a, b] = [stream("a"), stream("b")];
+  const learn = (...lists: readonly (readonly Stream[])[]) =>
+    lists.reduce<Offsets>((known, list) => assignOffsets(list, known, at(5_000)).offsets, NONE);
+  expect(offsetsOf(learn([a]))).toEqual({ a: 5_000 });
+  expect(offsetsOf(learn([b]))).toEqual({ b: 5_000 });
+  expect(offsetsOf(learn([a], [a, b]))).toEqual({ a: 5_000, b: 5_100 });
+  expect(offsetsOf(learn([b], [b, a]))).toEqual({ a: 5_100, b: 5_000 });
+  expect(offsetsOf(learn([b, a]))).toEqual(offsetsOf(learn([a, b]))); // learned at once, as an instance does that starts
+});
+
 test("with places by name two instances agree after any histories, and a stream stays where it is", () => {
   const histories = fc.array(anyStreams, { maxLength: 12 });
   const byName = { start: 5_000, isByName: true };
