@@ -95,7 +95,7 @@ test("every packet arrives at the target that nfqlb explain names for it", async
   expect(tuple!.fwmark).toBe(packet!.fwmark);
 });
 
-test("1,000 table updates under traffic: no packet is lost, unaffected flows stay", async () => {
+test("D6: 1,000 table updates under traffic: no packet is lost, unaffected flows stay", async () => {
   const sending = topology.sendUdp(4, 20_000, 160_000);
   await delay(300);
   let updates = 0;
@@ -136,7 +136,7 @@ test("targets come and go under traffic: no packet is lost, only flows of the on
   expect(moved).toBeLessThanOrEqual(own + FLOWS * 0.06);
 });
 
-test("the control plane is killed and comes back under traffic: no packet is lost, no flow moves", async () => {
+test("O12: the control plane is killed and comes back under traffic: no packet is lost, no flow moves", async () => {
   const whole = await topology.sendUdp(4, 20_000, FLOWS * 5);
   const before = await topology.account(whole.firstId, whole.sent);
   const sending = topology.sendUdp(4, 20_000, 100_000);
@@ -152,7 +152,7 @@ test("the control plane is killed and comes back under traffic: no packet is los
   expect(account.targetOfFlow).toEqual(before.targetOfFlow);
 });
 
-test("the data plane is killed under traffic: less than 200 ms of it is lost, and the same tables serve on", async () => {
+test("D8: the data plane is killed under traffic: less than 200 ms of it is lost, and the same tables serve on", async () => {
   const losses: number[] = [];
   // The best of three: what is asked is what the restart takes, not what else this machine was doing.
   for (let attempt = 0; attempt < 3; attempt++) {

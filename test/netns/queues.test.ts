@@ -119,7 +119,7 @@ test("each queue has a thread with a socket of its own, and everything is counte
   expect(batches.reduce((sum, count) => sum + count)).toBe(counters.sum(COUNTER_BATCHES));
 });
 
-test("a queue that runs over: each packet is answered or counted as lost, and the loss is told", async () => {
+test("D8: a queue that runs over: each packet is answered or counted as lost, and the loss is told", async () => {
   const pid = await serve("--queue=4:5", "--qlength=100");
   const before = loopback.received();
   await stop(pid);
