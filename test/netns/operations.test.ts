@@ -257,6 +257,9 @@ test("--debug shows the source of a rule without destination", () => {
 test("SIGUSR2 logs at TRACE, SIGUSR1 as configured; no debugger opens", async () => {
   control!.kill("SIGUSR2");
   await until("TRACE", () => logged("Changing log level to 'TRACE' from 'DEBUG'")[0] ?? null);
+  expect(logged("kernel tells")).toEqual([]); // DEBUG says less
+  ip("addr add 192.0.2.77/32 dev lo", "addr del 192.0.2.77/32 dev lo");
+  await until("the kernel's word", () => logged("kernel tells").find((line) => line.includes("192.0.2.77/32")) ?? null);
   control!.kill("SIGUSR1");
   await until("DEBUG", () => logged("Changing log level to 'DEBUG' from 'TRACE'")[0] ?? null);
   expect(printed).not.toContain("Debugger");
