@@ -242,6 +242,7 @@ export function configurationFile(targets: readonly number[], maxTargets = 100):
     (i) => `  - { stream: web, identifier: ${i + 1}, ips: ["172.16.${i + 1}.2/24", "fd16:${i + 1}::2/64"] }`,
   );
   return `trench: { name: demo }
+nsp: { entry-timeout: 3600 } # what registers in a test does not repeat it
 conduits:
   - { name: load-balancer }
 vips:
