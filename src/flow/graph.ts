@@ -1,115 +1,172 @@
-import type { Budget } from "./budget.js";
-import { canTest, type EntryWriter } from "./entries.js";
-import { buildFieldNode, commonField, type FieldTest, fieldsOf } from "./field-node.js";
-import { buildPortTree, type PortInterval, portChanges } from "./port-tree.js";
-import { CLASS_PING, CLASSES } from "./program.js";
+import { Chains, NO_RULE } from "./chain.js";
+import { inOrder } from "./dimension.js";
+import { buildFieldNode, commonField } from "./field-node.js";
 import {
+  buildPortTree,
+  divide,
+  gatherPorts,
+  type PortChange,
+  type PortInterval,
+  type PortItems,
+  type PortTarget,
+  portChanges,
+  weighPorts,
+} from "./port-tree.js";
+import { gatherItems, type ItemMemory, weigh, withMapped } from "./prefix-items.js";
+import { MAPPED_BITS } from "./prefix-list.js";
+import {
+  CLASS_PING,
+  CLASSES,
+  INDEX_SHIFT,
+  LIST_COUNT_SHIFT,
+  LIST_ENTRY_WORDS,
+  LIST_FIRST,
+  MORE_CLASS,
+  moreReference,
+  NODE_LIST,
+  NONE,
+  OPEN_MATCHES,
+  recordAt,
+  reference,
+} from "./program.js";
+import type { RecordWriter } from "./records.js";
+import {
+  ADDRESSES,
+  asksOf,
   covers,
   DESTINATION,
   DIMENSIONS,
   DPORT,
-  firstBit,
+  hullOf,
   PROTOCOL,
+  portsIn,
   portsOf,
   type RuleCode,
   SOURCE,
   SPORT,
+  type View,
 } from "./rule-code.js";
-import { forGraft, sortItems, TrieBuilder, type TrieItem, type TrieTarget } from "./trie.js";
+import { ascending, hashOf, isEqual, merge } from "./rule-list.js";
+import { isLast, isSettled, NO_CLASS, type State } from "./state.js";
+import { TrieBuilder, type TrieTarget } from "./trie.js";
 import type { WordWriter } from "./word-writer.js";
 
-/** Up to so many rules a leaf tests for protocol and ports by itself. */
-const TESTED_IN_LEAF = 2;
+export type GraphLimits = {
+  /** Up to so many rules are asked one after the other. */
+  readonly listed: number;
+  /** More rules than that around a prefix, on average, make it worth while to write them all there. */
+  readonly shared: number;
+  /** As long as they are so many at most, per rule and besides; else a set has what is its own, and a link to the next. */
+  readonly copies: number;
+  readonly copiesBesides: number;
+  /** Rules that are asked without having looked at all of their prefix or range, and where most take few ports. */
+  readonly untested: number;
+  readonly untestedOfFewPorts: number;
+};
+
 /** Of up to so many rules each is compared with those before it. */
 const COMPARED_RULES = 24;
 /** From so many byte matches of one field on its value is looked up. */
 const FIELD_RULES = 4;
+/** A look-up of a field leads to its rules about so many times. */
+const FIELD_COPIES = 4;
+/** One of those whose packets rules are asked about alike. */
+const ANY_CLASS = 0;
+/** Where the addresses begin in the packet's key, in words. */
+const KEY_SOURCE = 0;
+const KEY_DESTINATION = 4;
+/** Few ports are so many. */
+const FEW_PORTS = 8_192;
+/** A dimension in which a rule in two is left divides badly. */
+const BAD_SHARE = 0.5;
 
 const EVERY_DIMENSION = (1 << DIMENSIONS) - 1;
-const ADDRESSES = (1 << DESTINATION) | (1 << SOURCE);
-
-/** What is known of the packets that come to a node. */
-type State = {
-  /** Bit set of the dimensions in which nothing is known yet. */
-  readonly open: number;
-  /** The packets are echo requests under promiscuous ping: only addresses matter. */
-  readonly isPing: boolean;
-  readonly family: 4 | 6;
-  /** Fields whose byte matches are settled: the rules that are left fit in them. */
-  readonly fields: readonly FieldTest[];
-  /** Node for IPv4 addresses in the next address node, or 0. */
-  readonly graft: number;
-};
+const PORTS = (1 << DPORT) | (1 << SPORT);
 
 /**
- * Writes a decision graph for rules: a tree whose equal branches are written once.
- *
- * Each node asks one dimension, that in which most of the rules still possible ask for something, and tells exactly
- * which of them remain. A set of rules ends behind the first that takes every packet that gets there. The cost of a packet
- * is the depth; what grows with nasty rules is the number of nodes, and that is what the budget bounds.
+ * Writes a decision graph for rules. Each node asks one dimension, that which divides its rules best, and tells which of
+ * them remain; where few are left they are asked one after the other. Where the sets of rules that a dimension leads to
+ * are bearable all together each is written whole and goes on being divided. Where they are not, as prefixes are nested or rules
+ * ask for nothing in that dimension, a set is a chain: what is its own, and then what is around it.
  */
 export class Graph {
   readonly #codes: readonly RuleCode[];
-  readonly #entries: EntryWriter;
+  readonly #records: RecordWriter;
   readonly #words: WordWriter;
-  readonly #budget: Budget;
-  /** What roots wrote for IPv4: where only destinations matter they serve IPv4 addresses in IPv6 packets too. */
-  readonly #roots4: number[] = [];
+  readonly #limits: GraphLimits;
+  readonly #chains: Chains;
   /** Nodes by state and rules. */
   readonly #known = new Map<number, { readonly state: string; readonly rules: readonly number[]; node: number }[]>();
+  readonly #memory: ItemMemory;
+  /** Rules that may still be copied. */
+  #credit: number;
 
-  constructor(codes: readonly RuleCode[], entries: EntryWriter, words: WordWriter, budget: Budget) {
+  constructor(
+    codes: readonly RuleCode[],
+    records: RecordWriter,
+    words: WordWriter,
+    limits: GraphLimits,
+    memory: ItemMemory,
+  ) {
     this.#codes = codes;
-    this.#entries = entries;
+    this.#records = records;
     this.#words = words;
-    this.#budget = budget;
+    this.#limits = limits;
+    this.#memory = memory;
+    this.#chains = new Chains(words, codes.length);
+    this.#credit = limits.copiesBesides * 64 + limits.copies * codes.reduce((sum, code) => sum + asksOf(code), 0);
   }
 
-  /** The nodes where packets of a family begin, per protocol class. @throws {BudgetExceeded} */
-  roots(rules: readonly number[], family: 4 | 6): readonly number[] {
+  /** The nodes where packets begin: IPv4 by protocol class, then IPv6. @param rules ascending */
+  roots(rules: readonly number[]): readonly number[] {
     const hasSources = rules.some((rule) => ((this.#codes[rule]!.asks >> SOURCE) & 1) === 1);
-    return Array.from({ length: CLASSES }, (_, protocolClass) => {
-      const isPing = protocolClass === CLASS_PING;
-      const fitting = rules.filter((rule) => ((this.#codes[rule]!.classes >> protocolClass) & 1) === 1);
-      const open = isPing ? ADDRESSES : EVERY_DIMENSION & ~(1 << PROTOCOL);
-      const graft = family === 6 && !hasSources ? this.#roots4[protocolClass]! : 0;
-      const node = this.#node(fitting, { open, isPing, family, fields: [], graft });
-      if (family === 4) this.#roots4.push(node);
-      return node;
-    });
+    const of = (view: View, graft: number) => {
+      const possible = rules.filter((rule) => this.#codes[rule]!.views[view]);
+      return this.#node(possible, { open: EVERY_DIMENSION, protocolClass: NO_CLASS, view, fields: [], graft });
+    };
+    const v4 = of(4, 0);
+    return [v4, of(6, hasSources ? 0 : v4)].flatMap((node) => this.#byClass(node));
+  }
+
+  /** The nodes to which a node that asks the protocol class first leads. */
+  #byClass(node: number): readonly number[] {
+    const isClass = (node & moreReference(0x0f, 0)) === moreReference(MORE_CLASS, 0);
+    return Array.from({ length: CLASSES }, (_, i) => (isClass ? this.#words.get((node >>> INDEX_SHIFT) + i) : node));
   }
 
   #node(candidates: readonly number[], state: State): number {
     const rules = this.#cut(candidates, state);
+    if (rules.length === 0) return NONE;
     const asked = this.#asked(rules, state);
-    const { isPing, family, fields } = state;
-    const text = `${asked} ${isPing} ${(asked & ADDRESSES) === 0 ? 0 : family} ${fields.map(({ key }) => key).join(" ")}`;
+    if (rules.length === 1) return this.#records.reference(rules[0]!, this.#open(rules, asked, state), state.view);
+    const { protocolClass, view, fields } = state;
+    const known = protocolClass === NO_CLASS || protocolClass === CLASS_PING ? protocolClass : ANY_CLASS;
+    const text = `${asked} ${known} ${(asked & ADDRESSES) === 0 ? 0 : view} ${fields.map(({ key }) => key).join(" ")}`;
     const hash = hashOf(rules);
     const sameHash = this.#known.get(hash) ?? [];
-    const before = sameHash.find((known) => known.state === text && isEqual(known.rules, rules));
-    this.#budget.spend(rules.length + 1, this.#words.length);
+    const before = sameHash.find((other) => other.state === text && isEqual(other.rules, rules));
     if (before !== undefined) return before.node;
-    const node = this.#write(rules, asked, state);
+    const node =
+      rules.length <= this.#limits.listed
+        ? this.#list(rules, this.#open(rules, asked, state), view)
+        : this.#ask(rules, asked, state);
     sameHash.push({ state: text, rules, node });
     this.#known.set(hash, sameHash);
     return node;
   }
 
-  #write(rules: readonly number[], asked: number, state: State): number {
-    if (asked === 0) return this.#fieldNode(rules, state);
-    if (this.#isLeaf(rules, asked, state.family)) return this.#entries.leaf(rules, asked, state.family);
-    const isFew = rules.length <= TESTED_IN_LEAF;
-    const isGrafted = state.graft !== 0 && ((asked >> DESTINATION) & 1) === 1;
-    const next = isGrafted
-      ? DESTINATION
-      : this.#next(rules, isFew && (asked & ADDRESSES) !== 0 ? asked & ADDRESSES : asked);
-    if (next === DESTINATION || next === SOURCE) return this.#addressNode(rules, next, state);
-    return this.#portNode(rules, next, state);
-  }
-
-  /** Whether a leaf can test what the rules still ask. */
-  #isLeaf(rules: readonly number[], asked: number, family: 4 | 6): boolean {
-    return rules.length <= TESTED_IN_LEAF && rules.every((rule) => canTest(this.#codes[rule]!, asked, family));
+  /** Asks the dimension that divides the rules best. */
+  #ask(rules: readonly number[], asked: number, state: State): number {
+    const isOpen = state.protocolClass === NO_CLASS;
+    const dimensions = state.graft === 0 ? inOrder(this.#codes, rules, asked) : [DESTINATION];
+    for (const [i, dimension] of dimensions.entries()) {
+      if (((1 << dimension) & PORTS) !== 0)
+        return isOpen ? this.#classNode(rules, state) : this.#portNode(rules, dimension, state);
+      const node = this.#addressNode(rules, dimension, state, i < dimensions.length - 1);
+      if (node !== null) return node;
+    }
+    if (isOpen && rules.some((rule) => (this.#codes[rule]!.asks >> PROTOCOL) & 1)) return this.#classNode(rules, state);
+    return this.#fieldNode(rules, asked, state);
   }
 
   /**
@@ -117,160 +174,221 @@ export class Graph {
    * one covers.
    */
   #cut(rules: readonly number[], state: State): readonly number[] {
-    const mask = state.isPing ? state.open & ADDRESSES : state.open;
     for (let i = 0; i < rules.length - 1; i++) {
-      const code = this.#codes[rules[i]!]!;
-      if ((code.asks & mask) === 0 && takesAll(code, state)) return this.#uncovered(rules.slice(0, i + 1), mask, state);
+      if (this.#takesAll(rules[i]!, state)) return this.#uncovered(rules.slice(0, i + 1), state);
     }
-    return this.#uncovered(rules, mask, state);
+    return this.#uncovered(rules, state);
   }
 
-  #uncovered(rules: readonly number[], mask: number, state: State): readonly number[] {
+  #uncovered(rules: readonly number[], state: State): readonly number[] {
     if (rules.length < 2 || rules.length > COMPARED_RULES) return rules;
     const left: number[] = [];
     for (const rule of rules) {
       const code = this.#codes[rule]!;
       const isCovered = left.some((before) => {
         const earlier = this.#codes[before]!;
-        return takesAll(earlier, state) && covers(earlier, code, mask);
+        return isLast(earlier, state) && covers(earlier, code, state.open);
       });
       if (!isCovered) left.push(rule);
     }
     return left.length === rules.length ? rules : left;
   }
 
-  /** Bit set of the dimensions that are open and in which a rule asks for something. */
-  #asked(rules: readonly number[], { open, isPing }: State): number {
+  #takesAll(rule: number, state: State): boolean {
+    const code = this.#codes[rule]!;
+    return (code.asks & state.open) === 0 && isLast(code, state);
+  }
+
+  /** The first of the rules that takes all packets. */
+  #cutOf(rules: readonly number[], state: State): number {
+    return rules.find((rule) => this.#takesAll(rule, state)) ?? NO_RULE;
+  }
+
+  /** Bit set of the dimensions, without protocol, that are open and in which a rule asks for something. */
+  #asked(rules: readonly number[], { open }: State): number {
     let asked = 0;
     for (const rule of rules) asked |= this.#codes[rule]!.asks;
-    return asked & (isPing ? open & ADDRESSES : open);
+    return asked & open & (ADDRESSES | PORTS);
   }
 
-  /** The dimension that divides the rules best: into many values, and few rules that take them all. */
-  #next(rules: readonly number[], asked: number): number {
-    for (const dimension of [DESTINATION, DPORT, SOURCE, SPORT]) if (asked === 1 << dimension) return dimension;
-    let best = DESTINATION;
-    let most = -1;
-    for (const dimension of [DESTINATION, DPORT, SOURCE, SPORT]) {
-      if (((asked >> dimension) & 1) === 0) continue;
-      const values = new Set<string>();
-      let any = 0;
-      for (const rule of rules) {
-        const { asks, texts } = this.#codes[rule]!;
-        if (((asks >> dimension) & 1) === 0) any++;
-        else values.add(texts[dimension]!);
-      }
-      const score = values.size / (any + 1);
-      if (score > most) {
-        most = score;
-        best = dimension;
-      }
-    }
-    return best;
+  /** What rules have to be tested for: OPEN_*. */
+  #open(rules: readonly number[], asked: number, { fields }: State): number {
+    const isMatched = rules.every((rule) => this.#codes[rule]!.fields.every((field) => isSettled(field, fields)));
+    return asked | (isMatched ? 0 : OPEN_MATCHES);
   }
 
-  #addressNode(rules: readonly number[], dimension: typeof DESTINATION | typeof SOURCE, state: State): number {
-    const { family } = state;
-    const items: TrieItem[] = [];
-    const settled: number[] = [];
-    for (const rule of rules) {
-      const code = this.#codes[rule]!;
-      const prefixes = (dimension === DESTINATION ? code.destinations : code.sources)[family];
-      if (prefixes === null) settled.push(rule);
-      else for (const prefix of prefixes) items.push({ prefix, rule });
+  /** A list of rules, which are tested for what is open (OPEN_*). */
+  #list(rules: readonly number[], open: number, view: View): number {
+    const words = this.#words;
+    for (const rule of rules) this.#records.prepare(rule, open, view);
+    const at = words.reserveLine(LIST_FIRST + LIST_ENTRY_WORDS * rules.length);
+    words.set(at, (rules.length << LIST_COUNT_SHIFT) | open);
+    for (let i = 0; i < rules.length; i++) {
+      const entry = at + LIST_FIRST + LIST_ENTRY_WORDS * i;
+      words.set(entry, recordAt(rules[i]!));
+      words.set(entry + 1, hullOf(this.#codes[rules[i]!]!.dports));
     }
-    const inside: State = { ...state, open: state.open & ~(1 << dimension), graft: 0 };
-    const target: TrieTarget<readonly number[]> = {
-      add: (set, more) => {
-        this.#budget.spend(set.length + more.length, this.#words.length);
-        return this.#cut(merge(set, more), inside);
-      },
-      leaf: (set) => this.#node(set, inside),
-      isEmpty: (set) => set.length === 0,
-      spend: (prefixes) => this.#budget.spend(prefixes, this.#words.length),
-      checkedLeaf: (set, check) => {
-        const left = this.#cut(set, inside);
-        const asked = this.#asked(left, inside);
-        const isLeaf = (asked & ADDRESSES) === 0 && this.#isLeaf(left, asked, family);
-        return isLeaf ? this.#entries.leaf(left, asked, family, { check }) : null;
-      },
+    return reference(NODE_LIST, at);
+  }
+
+  #classNode(rules: readonly number[], state: State): number {
+    const children = Array.from({ length: CLASSES }, (_, protocolClass) => {
+      const open = protocolClass === CLASS_PING ? state.open & ADDRESSES : state.open & ~(1 << PROTOCOL);
+      const fitting = rules.filter((rule) => ((this.#codes[rule]!.classes >> protocolClass) & 1) === 1);
+      return this.#node(fitting, { ...state, protocolClass, open });
+    });
+    return moreReference(MORE_CLASS, this.#words.append(children));
+  }
+
+  /** @param mayRefuse the answer is null where the dimension divides badly */
+  #addressNode(rules: readonly number[], dimension: number, state: State, mayRefuse: boolean): number | null {
+    const { view, graft } = state;
+    const listOf = (rule: number) => {
+      const { destinations, sources } = this.#codes[rule]!;
+      const code = dimension === DESTINATION ? destinations : sources;
+      return graft === 0 ? code[view] : code.native;
     };
-    const firstWord = dimension === DESTINATION ? 4 : 0;
-    const trie = new TrieBuilder(
-      sortItems(state.graft === 0 ? items : forGraft(items)),
-      firstWord,
-      this.#words,
-      target,
-      state.graft,
+    const { items: own, others } = gatherItems(
+      rules,
+      view,
+      listOf,
+      this.#memory,
+      `${dimension} ${view} ${graft === 0} ${state.protocolClass}`,
     );
-    return trie.build(firstBit(family), settled);
+    const { sum, regions } = weigh(own, others.length);
+    if (mayRefuse && sum > BAD_SHARE * regions * rules.length) return null;
+    const isCopied = this.#isWorthCopying(sum, regions, rules.length);
+    if (isCopied && state.protocolClass === NO_CLASS) return this.#classNode(rules, state);
+    const hasMapped = graft !== 0 && rules.some((rule) => (this.#codes[rule]!.destinations[4]?.count ?? 0) > 0);
+    const { items, mappedAt } = hasMapped ? withMapped(own) : { items: own, mappedAt: -1 };
+    const outside: State = { ...state, graft: 0 };
+    const inside: State = { ...outside, open: state.open & ~(1 << dimension) };
+    const sets = isCopied ? this.#copying(inside) : this.#chaining(inside, outside, this.#untested(rules));
+    const target: TrieTarget = {
+      ...sets,
+      add: (set, { rules: owners }, from, to) =>
+        to === from + 1 ? sets.addOne(set, owners[from]!) : sets.add(set, [...owners.subarray(from, to)]),
+      addUntested: (set, { rules: owners }, from, to) => sets.addUntested(set, owners, from, to),
+    };
+    const firstWord = dimension === DESTINATION ? KEY_DESTINATION : KEY_SOURCE;
+    const trie = new TrieBuilder(items, firstWord, this.#words, target, { at: mappedAt, node: graft });
+    return trie.build(view === 4 ? MAPPED_BITS : 0, sets.start(others));
   }
 
   #portNode(rules: readonly number[], dimension: number, state: State): number {
     const inside: State = { ...state, open: state.open & ~(1 << dimension) };
-    let present: readonly number[] = [];
-    const intervals: PortInterval[] = [];
-    for (const { first, enter, leave } of portChanges(rules, (rule) => portsOf(this.#codes[rule]!, dimension))) {
-      this.#budget.spend(present.length + enter.length, this.#words.length);
-      if (leave.length > 0) present = present.filter((rule) => !leave.includes(rule));
-      present = merge(present, enter);
-      intervals.push({ first, node: this.#node(present, inside) });
-    }
+    const rangesOf = (rule: number) => portsOf(this.#codes[rule]!, dimension);
+    const { items, others } = gatherPorts(rules, rangesOf);
+    const { sum } = weighPorts(items, others.length);
+    const intervals = this.#isWorthCopying(sum, 0, rules.length)
+      ? this.#copyPorts(portChanges(rules, rangesOf), inside)
+      : this.#chainPorts(items, others, inside, state);
     return buildPortTree(this.#words, intervals, dimension === SPORT);
   }
 
+  #copyPorts(changes: readonly PortChange[], inside: State): readonly PortInterval[] {
+    let present: readonly number[] = [];
+    return changes.map(({ first, enter, leave }) => {
+      const left = leave.length === 0 ? present : present.filter((rule) => !leave.includes(rule));
+      present = merge(left, enter);
+      return { first, node: this.#node(present, inside) };
+    });
+  }
+
+  #chainPorts(items: PortItems, others: readonly number[], inside: State, outside: State): readonly PortInterval[] {
+    const target = this.#chaining(inside, outside, this.#limits.untested);
+    return divide(items, target.start(others), target);
+  }
+
+  /** Whether sets of rules are so large that dividing them further pays, and small enough to be written one by one. */
+  #isWorthCopying(sum: number, regions: number, rules: number): boolean {
+    const { shared, copies, copiesBesides } = this.#limits;
+    return sum > shared * regions && sum <= copies * rules + copiesBesides && this.#mayCopy(sum);
+  }
+
+  #mayCopy(rules: number): boolean {
+    if (rules > this.#credit) return false;
+    this.#credit -= rules;
+    return true;
+  }
+
+  /** Sets of rules, written whole. */
+  #copying(inside: State): RuleSets {
+    const sets: (readonly number[])[] = [];
+    const start = (rules: readonly number[]) => sets.push(this.#cut(rules, inside)) - 1;
+    const add = (set: number, rules: readonly number[]) => (rules.length === 0 ? set : start(merge(sets[set]!, rules)));
+    return {
+      start,
+      add,
+      addOne: (set, rule) => add(set, [rule]),
+      addUntested: (set, rules, from, to) => add(set, ascending(rules, from, to, NO_RULE)),
+      untested: 0,
+      leaf: (set) => this.#node(sets[set]!, inside),
+      cut: () => NO_RULE,
+      isEmpty: (set) => sets[set]!.length === 0,
+    };
+  }
+
+  /** Sets of rules as chains. @param outside the state of rules that are not yet tested in the dimension */
+  #chaining(inside: State, outside: State, untested: number): RuleSets {
+    const chains = this.#chains;
+    const { view } = inside;
+    const open = (inside.open & (ADDRESSES | PORTS)) | OPEN_MATCHES;
+    const openUntested = (outside.open & (ADDRESSES | PORTS)) | OPEN_MATCHES;
+    return {
+      start: (rules) => {
+        const left = this.#cut(rules, inside);
+        return chains.start(this.#node(left, inside), left[0] ?? NO_RULE, this.#cutOf(left, inside));
+      },
+      add: (set, rules) => {
+        const cut = chains.cut(set);
+        const left = this.#cut(rules.every((rule) => rule < cut) ? rules : rules.filter((rule) => rule < cut), inside);
+        return left.length === 0 ? set : chains.add(set, this.#node(left, inside), left[0]!, this.#cutOf(left, inside));
+      },
+      addOne: (set, rule) => {
+        if (rule >= chains.cut(set)) return set;
+        const node = this.#records.reference(rule, open, view);
+        return chains.add(set, node, rule, this.#takesAll(rule, inside) ? rule : NO_RULE);
+      },
+      addUntested: (set, rules, from, to) => {
+        const left = ascending(rules, from, to, chains.cut(set));
+        if (left.length === 0) return set;
+        const isOne = left.length === 1;
+        const node = isOne
+          ? this.#records.reference(left[0]!, openUntested, view)
+          : this.#list(left, openUntested, view);
+        return chains.add(set, node, left[0]!, NO_RULE);
+      },
+      untested,
+      leaf: (set) => chains.node(set),
+      cut: (set) => chains.cut(set),
+      isEmpty: (set) => chains.isEmpty(set),
+    };
+  }
+
+  /** How many rules may be asked untested: a list passes over those that do not take the packet's port at nearly no cost. */
+  #untested(rules: readonly number[]): number {
+    const { untested, untestedOfFewPorts } = this.#limits;
+    let ports = 0;
+    for (const rule of rules) ports += portsIn(hullOf(this.#codes[rule]!.dports));
+    return ports <= FEW_PORTS * rules.length ? untestedOfFewPorts : untested;
+  }
+
   /** The end, but for byte matches: where many rules ask for values of one field, its value is looked up. */
-  #fieldNode(rules: readonly number[], state: State): number {
-    const field = state.isPing
-      ? null
-      : commonField(
-          rules.map((rule) => this.#codes[rule]!),
-          state.fields,
-          FIELD_RULES,
-        );
-    if (field === null) {
-      const isSettledByFields = rules.every((rule) =>
-        fieldsOf(this.#codes[rule]!).every((one) => isSettled(one, state.fields)),
-      );
-      return this.#entries.leaf(rules, 0, state.family, { isMatched: isSettledByFields });
-    }
+  #fieldNode(rules: readonly number[], asked: number, state: State): number {
+    const codes = rules.map((rule) => this.#codes[rule]!);
+    const field = state.protocolClass === CLASS_PING ? null : commonField(codes, state.fields, FIELD_RULES);
+    if (field === null || !this.#mayCopy(rules.length * FIELD_COPIES))
+      return this.#list(rules, this.#open(rules, asked, state), state.view);
     const fields = [...state.fields, field];
     return buildFieldNode(this.#words, field, rules, this.#codes, (left) => this.#node(left, { ...state, fields }));
   }
 }
 
-/** Whether the rule takes every packet for which what it asks in the open dimensions holds. */
-function takesAll(code: RuleCode, { isPing, fields }: State): boolean {
-  if (code.isLast) return true;
-  if (code.rule.target === "") return false;
-  return isPing || (fields.length > 0 && fieldsOf(code).every((field) => isSettled(field, fields)));
-}
-
-function isSettled(field: FieldTest, fields: readonly FieldTest[]): boolean {
-  return fields.some(({ key }) => key === field.key);
-}
-
-/** Union of two ascending lists, the second perhaps with repetitions. */
-function merge(a: readonly number[], b: readonly number[]): readonly number[] {
-  const result: number[] = [];
-  let i = 0;
-  let j = 0;
-  while (i < a.length || j < b.length) {
-    const isA = j >= b.length || (i < a.length && a[i]! <= b[j]!);
-    const next = isA ? a[i++]! : b[j++]!;
-    if (result.length === 0 || result[result.length - 1] !== next) result.push(next);
-  }
-  return result;
-}
-
-function hashOf(rules: ArrayLike<number>): number {
-  let hash = rules.length;
-  for (let i = 0; i < rules.length; i++) hash = (Math.imul(hash, 0x9e37_79b1) ^ rules[i]!) | 0;
-  return hash;
-}
-
-function isEqual(a: ArrayLike<number>, b: ArrayLike<number>): boolean {
-  if (a.length !== b.length) return false;
-  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
-  return true;
-}
+/** What a look-up makes of the rules it finds. A set of rules is a number, that means something here alone. */
+type RuleSets = PortTarget & {
+  /** The set of rules that what is looked up does not matter for. */
+  readonly start: (rules: readonly number[]) => number;
+  readonly addOne: (set: number, rule: number) => number;
+  readonly isEmpty: (set: number) => boolean;
+};

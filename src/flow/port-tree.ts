@@ -9,6 +9,7 @@ const KEY_WORD_PORTS = 9;
 /** A node has up to so many blocks, and up to so many more as there are intervals. */
 const BLOCKS = 64;
 const BLOCKS_PER_INTERVAL = 8;
+const LAST_PORT = 65_535;
 
 /**
  * Writes the nodes that lead from a port to its interval: the ports from the first bound to the last one are divided into
@@ -43,10 +44,17 @@ function portNode(words: WordWriter, intervals: readonly PortInterval[], isSourc
 }
 
 /** Ports at which the set of rules changes, ascending, with the rules that begin and that end there. */
+export type PortChange = {
+  readonly first: number;
+  readonly enter: readonly number[];
+  readonly leave: readonly number[];
+};
+
+/** @param rangesOf first << 16 | last each, or null: the rule takes any port */
 export function portChanges(
   rules: readonly number[],
-  rangesOf: (rule: number) => readonly { readonly first: number; readonly last: number }[] | null,
-): readonly { readonly first: number; readonly enter: readonly number[]; readonly leave: readonly number[] }[] {
+  rangesOf: (rule: number) => Int32Array | null,
+): readonly PortChange[] {
   const changes = new Map<number, { first: number; enter: number[]; leave: number[] }>();
   const at = (first: number) => {
     const before = changes.get(first);
@@ -59,10 +67,119 @@ export function portChanges(
   for (const rule of rules) {
     const ranges = rangesOf(rule);
     if (ranges === null) at(0).enter.push(rule);
-    for (const { first, last } of ranges ?? []) {
-      at(first).enter.push(rule);
-      if (last < 65_535) at(last + 1).leave.push(rule);
+    for (const range of ranges ?? []) {
+      at(range >>> 16).enter.push(rule);
+      if ((range & 0xffff) < LAST_PORT) at((range & 0xffff) + 1).leave.push(rule);
     }
   }
   return [...changes.values()].sort((a, b) => a.first - b.first);
+}
+
+/** Ranges of ports of many rules: range i, first << 16 | last, is one of rule i's. */
+export type PortItems = { readonly rules: Int32Array; readonly ranges: Int32Array };
+
+/** The ranges of `rules`, and the others, which take any port. */
+export function gatherPorts(
+  rules: readonly number[],
+  rangesOf: (rule: number) => Int32Array | null,
+): { readonly items: PortItems; readonly others: readonly number[] } {
+  const lists = rules.map(rangesOf);
+  const count = lists.reduce((sum, list) => sum + (list?.length ?? 0), 0);
+  const items = { rules: new Int32Array(count), ranges: new Int32Array(count) };
+  const others: number[] = [];
+  let at = 0;
+  for (let i = 0; i < rules.length; i++) {
+    const list = lists[i]!;
+    if (list === null) {
+      others.push(rules[i]!);
+      continue;
+    }
+    items.rules.fill(rules[i]!, at, at + list.length);
+    items.ranges.set(list, at);
+    at += list.length;
+  }
+  return { items, others };
+}
+
+/**
+ * How many rules there are in all regions that the ranges divide ports into, taken together, and how many such regions.
+ * @param others rules that take every port
+ */
+export function weighPorts({ ranges }: PortItems, others: number): { readonly sum: number; readonly regions: number } {
+  const changes = bordersOf(ranges);
+  let inside = others;
+  let sum = others;
+  let regions = 1;
+  for (const [begin, end] of changes) {
+    inside += begin - end;
+    sum += inside;
+    regions++;
+  }
+  return { sum, regions };
+}
+
+/** How many ranges begin and end at each port where one does, in the order of ports. */
+function bordersOf(ranges: Int32Array): Iterable<readonly [number, number]> {
+  const begins = new Map<number, [number, number]>();
+  const at = (port: number) => {
+    const before = begins.get(port);
+    if (before !== undefined) return before;
+    const border: [number, number] = [0, 0];
+    begins.set(port, border);
+    return border;
+  };
+  for (const range of ranges) {
+    at(range >>> 16)[0]++;
+    at((range & 0xffff) + 1)[1]++;
+  }
+  return [...begins].sort(([a], [b]) => a - b).map(([, border]) => border);
+}
+
+/** What {@link divide} does with the rules it finds; a set of rules is a number that means something to it alone. */
+export type PortTarget = {
+  /** The set with rules in it that take all its ports. */
+  readonly add: (set: number, rules: readonly number[]) => number;
+  /** The set with rules [from, to) in it whose ports have to be tested yet, up to `untested`; in any order, perhaps repeated. */
+  readonly addUntested: (set: number, rules: ArrayLike<number>, from: number, to: number) => number;
+  readonly untested: number;
+  readonly leaf: (set: number) => number;
+  /** The first rule of the set that takes all packets; those behind it are never asked. */
+  readonly cut: (set: number) => number;
+};
+
+/**
+ * Halves the ports until each half is all within or all without each of the ranges, so that a range is in a few sets of
+ * rules only, nested like prefixes. @returns intervals as {@link buildPortTree} takes them
+ */
+export function divide({ rules, ranges }: PortItems, settled: number, target: PortTarget): readonly PortInterval[] {
+  const intervals: PortInterval[] = [];
+  const part = (items: ArrayLike<number>, above: number, low: number, high: number) => {
+    const whole: number[] = [];
+    const rest: number[] = [];
+    const cut = target.cut(above);
+    for (let i = 0; i < items.length; i++) {
+      const item = items[i]!;
+      const first = ranges[item]! >>> 16;
+      const last = ranges[item]! & 0xffff;
+      if (first > high || last < low || rules[item]! >= cut) continue;
+      if (first <= low && last >= high) whole.push(rules[item]!);
+      else rest.push(item);
+    }
+    const set = whole.length === 0 ? above : target.add(above, whole);
+    if (rest.length <= target.untested) {
+      const untested = rest.map((item) => rules[item]!);
+      intervals.push({ first: low, node: target.leaf(target.addUntested(set, untested, 0, untested.length)) });
+      return;
+    }
+    const middle = (low + high + 1) >> 1;
+    part(rest, set, low, middle - 1);
+    part(rest, set, middle, high);
+  };
+  part(
+    Int32Array.from(rules, (_, i) => i),
+    settled,
+    0,
+    LAST_PORT,
+  );
+  return intervals;
 }

@@ -1,7 +1,18 @@
+/** From so many words on copying them at once is faster. */
+const LONG = 24;
+const LEAST = 1024;
+/** Words of a cache line. */
+const LINE = 16;
+
 /** A growing array of 32-bit words. */
 export class WordWriter {
-  #words = new Int32Array(4096);
+  #words: Int32Array;
   #length = 0;
+
+  /** @param expected words that are likely to be written */
+  constructor(expected: number) {
+    this.#words = new Int32Array(Math.max(LEAST, expected));
+  }
 
   /** Words written so far. */
   get length(): number {
@@ -22,10 +33,25 @@ export class WordWriter {
     return this.#length;
   }
 
+  /** As reserve, so that up to a line of words lies in one. */
+  reserveLine(count: number): number {
+    const used = this.#length % LINE;
+    if (count <= LINE && used + count > LINE) this.reserve(LINE - used);
+    return this.reserve(count);
+  }
+
+  /** As append, so that up to a line of words lies in one. */
+  appendLine(words: ArrayLike<number>): number {
+    const used = this.#length % LINE;
+    if (words.length <= LINE && used + words.length > LINE) this.reserve(LINE - used);
+    return this.append(words);
+  }
+
   /** Adds words at the end and returns the index of the first. */
   append(words: ArrayLike<number>): number {
     const at = this.reserve(words.length);
-    for (let i = 0; i < words.length; i++) this.#words[at + i] = words[i]!;
+    if (words.length >= LONG) this.#words.set(words, at);
+    else for (let i = 0; i < words.length; i++) this.#words[at + i] = words[i]!;
     return at;
   }
 
@@ -34,15 +60,19 @@ export class WordWriter {
     this.#words[index] = word;
   }
 
-  /** Takes back everything from `length` on. */
-  truncate(length: number): void {
-    this.#words.fill(0, length, this.#length);
-    this.#length = length;
+  /** Overwrites words written before, from `index` on. */
+  put(index: number, words: readonly number[]): void {
+    for (let i = 0; i < words.length; i++) this.#words[index + i] = words[i]!;
   }
 
-  /** The words; copies. */
+  /** A word written before. */
+  get(index: number): number {
+    return this.#words[index]!;
+  }
+
+  /** All words, in the writer's own memory. */
   finish(): Int32Array {
-    return this.#words.slice(0, this.#length);
+    return this.#words.subarray(0, this.#length);
   }
 
   #grow(count: number): void {

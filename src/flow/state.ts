@@ -1,0 +1,30 @@
+import { CLASS_PING } from "./program.js";
+import type { FieldTest, RuleCode, View } from "./rule-code.js";
+
+/** It is not known yet which protocol class a packet is of. */
+export const NO_CLASS = -1;
+
+/** What is known of the packets that come to a node. */
+export type State = {
+  /** Bit set of the dimensions in which nothing is known yet. */
+  readonly open: number;
+  /** Protocol class, or {@link NO_CLASS}. */
+  readonly protocolClass: number;
+  readonly view: View;
+  /** Fields whose byte matches are settled: the rules that are left fit in them. */
+  readonly fields: readonly FieldTest[];
+  /** Node for IPv4 destinations, or 0; as long as nothing was asked. */
+  readonly graft: number;
+};
+
+/** Whether the rule takes every packet for which what it asks in the open dimensions holds. */
+export function isLast(code: RuleCode, { protocolClass, fields }: State): boolean {
+  if (code.isLast) return true;
+  if (code.rule.target === "") return false;
+  if (protocolClass === CLASS_PING) return true;
+  return fields.length > 0 && code.fields.every((field) => isSettled(field, fields));
+}
+
+export function isSettled(field: FieldTest, fields: readonly FieldTest[]): boolean {
+  return fields.some(({ key }) => key === field.key);
+}
