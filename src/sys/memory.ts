@@ -4,6 +4,8 @@ import { check, lastErrno, libc, SysError, viewAt } from "./libc.js";
 const PROT_READ = 1;
 const PROT_WRITE = 2;
 const MAP_SHARED = 1;
+const FALLOC_FL_KEEP_SIZE = 1;
+const FALLOC_FL_PUNCH_HOLE = 2;
 
 /** Bytes handed around together with a DataView of the very same bytes. */
 export type Memory = { readonly u8: Uint8Array; readonly view: DataView };
@@ -35,15 +37,15 @@ export class MappedFile implements Memory {
 
   /**
    * Creates `path` exclusively (EEXIST if it is there) with `length` zero bytes, and maps it writable.
-   * @param isReserved takes the memory for all of it now: a page that the file system has no room for when it is touched
-   * ends the process (SIGBUS). @throws {SysError} ENOSPC; there is no file then
+   * @param reservedBytes takes the memory for so many of the first bytes now, see {@link reserve}
+   * @throws {SysError} ENOSPC; there is no file then
    */
-  static create(path: string, length: number, { isReserved = false } = {}): MappedFile {
+  static create(path: string, length: number, { reservedBytes = 0 } = {}): MappedFile {
     const fd = openSync(path, "wx+", 0o600);
     return closeOnError(fd, () => {
       try {
         ftruncateSync(fd, length);
-        if (isReserved) reserve(fd, length, path);
+        if (reservedBytes > 0) allocate(fd, 0, 0, reservedBytes, path);
         return new MappedFile(path, fd, length, true);
       } catch (error) {
         unlinkSync(path);
@@ -61,6 +63,19 @@ export class MappedFile implements Memory {
     return closeOnError(fd, () => new MappedFile(path, fd, fstatSync(fd).size, isWritable));
   }
 
+  /**
+   * Takes the memory for some bytes of the file now: a page that the file system has no room for when it is touched ends
+   * the process (SIGBUS). @throws {SysError} ENOSPC
+   */
+  reserve(offset: number, length: number): void {
+    allocate(this.fd, 0, offset, length, this.path);
+  }
+
+  /** Gives the memory of whole pages within some bytes back; they read as zeros then. */
+  release(offset: number, length: number): void {
+    allocate(this.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length, this.path);
+  }
+
   [Symbol.dispose](): void {
     if (!this.#isOpen) return;
     this.#isOpen = false;
@@ -69,9 +84,9 @@ export class MappedFile implements Memory {
   }
 }
 
-/** File systems that cannot reserve (EOPNOTSUPP) are taken as they are. */
-function reserve(fd: number, length: number, path: string): void {
-  if (libc.fallocate(fd, 0, 0, length) === 0) return;
+/** File systems that cannot do it (EOPNOTSUPP) are taken as they are. */
+function allocate(fd: number, mode: number, offset: number, length: number, path: string): void {
+  if (libc.fallocate(fd, mode, offset, length) === 0) return;
   const error = new SysError("fallocate", lastErrno(), path);
   if (error.errno !== "EOPNOTSUPP") throw error;
 }

@@ -1,7 +1,7 @@
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, expect, test } from "vitest";
+import { afterAll, expect, onTestFinished, test } from "vitest";
 import { isRangeLocked, MappedFile, NetlinkSocket, tryLockRange, unlockRange, watchProcess } from "./index.js";
 
 const folder = mkdtempSync(join(tmpdir(), "sys-"));
@@ -19,6 +19,21 @@ test("MappedFile: creating what is there and opening what is not are refused by 
   using _first = MappedFile.create(join(folder, "once"), 64);
   expect(() => MappedFile.create(join(folder, "once"), 64)).toThrow(/EEXIST.*once/);
   expect(() => MappedFile.open(join(folder, "never"))).toThrow(/ENOENT.*never/);
+});
+
+test("MappedFile: memory is taken and given back for a part of a file", () => {
+  const shm = mkdtempSync("/dev/shm/sys-");
+  onTestFinished(() => rmSync(shm, { recursive: true }));
+  using file = MappedFile.create(join(shm, "part"), 1 << 20, { reservedBytes: 8_192 });
+  const taken = () => statSync(file.path).blocks * 512;
+  expect(taken()).toBe(8_192);
+  file.reserve(65_536, 4_096);
+  file.u8[65_536] = 7;
+  expect(taken()).toBe(12_288);
+  file.release(4_096, 1 << 19);
+  expect(taken()).toBe(4_096);
+  expect(file.u8[65_536]).toBe(0);
+  expect(() => file.reserve(0, 2 ** 42)).toThrow(/ENOSPC|EFBIG/);
 });
 
 test("range locks exclude two descriptors of one process and end with the descriptor", () => {

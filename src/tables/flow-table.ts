@@ -1,12 +1,20 @@
-import { compile, type FlowRule, streamsOf } from "#flow";
+import { compile, type FlowRule, type ItemMemory, LIMITS, streamsOf } from "#flow";
 import { CapacityError, KIND_FLOWS, LayoutError } from "./layout.js";
 import { ReaderSlot, Region, withWriter } from "./region.js";
-import { decodeRules, encodeRules } from "./rule-text.js";
+import { decodeRules, encodeRules } from "./rule-bytes.js";
 
-/** An image begins with three i32: words of the program, bytes of the stream names, bytes of the rules; then those. */
-const IMAGE_HEADER_BYTES = 16;
+/**
+ * An image begins with three u32: words of the program, bytes of the stream names, bytes of the rules; then those. The
+ * program begins on a cache line, as its records and tables do.
+ */
+const IMAGE_HEADER_BYTES = 64;
 /** Room of a fresh region; a larger set of rules moves to a larger file. */
 const INITIAL_BYTES = 64 * 1024;
+/** Room of a larger file for an image, in images. What is not written takes no memory. */
+const ROOM = 2;
+
+/** What compiling again is spared; the program does not depend on it. */
+const memory: ItemMemory = new Map();
 
 /** A rule with its place among the counters: its matches are what the slot counted beyond `base`. */
 export type StoredRule = { readonly rule: FlowRule; readonly slot: number; readonly base: number };
@@ -33,8 +41,8 @@ export function ensureFlows(folder: string, name: string): void {
     const { code } = error as { code?: string };
     if (code !== "ENOENT" && code !== "ERR_LAYOUT") throw error;
     const content = encodeImage([]);
-    const spec = { kind: KIND_FLOWS, imageBytes: INITIAL_BYTES, sizes: [], isReserved: true };
-    Region.create(folder, name, spec, (image) => image.set(content));
+    const spec = { kind: KIND_FLOWS, imageBytes: INITIAL_BYTES, sizes: [], reservedBytes: INITIAL_BYTES };
+    Region.create(folder, name, spec, content.fill);
   }
 }
 
@@ -54,7 +62,7 @@ export function updateFlows(
   slots = COUNTER_RULE_SLOTS,
 ): { readonly changed: boolean } {
   return withWriter(folder, name, KIND_FLOWS, (region) => {
-    const before = rulesOf(region, decodeImage(region, region.generation).ruleText);
+    const before = rulesOf(region, decodeImage(region, region.generation).ruleBytes);
     const wanted = change(before.map(({ rule }) => rule));
     const known = new Map(before.map((stored) => [stored.rule, stored]));
     const isSame = wanted.length === before.length && wanted.every((rule, i) => rule === before[i]!.rule);
@@ -72,13 +80,15 @@ export function updateFlows(
       return { rule, slot: free, base: countOf(free) };
     });
     const content = encodeImage(rules);
-    if (content.length <= region.capacity) {
-      region.publish((image) => image.set(content));
+    if (content.bytes <= region.capacity) {
+      region.publish(content.fill, content.bytes);
     } else {
+      region.releaseIdle(); // what is in force, and the larger file, may be all that there is room for
       // Numbers go on in the larger file, so that one number never means two sets of rules.
       const generation = (region.generation + 2) & ~1;
-      const spec = { kind: KIND_FLOWS, imageBytes: content.length * 2, sizes: [], generation, isReserved: true };
-      Region.create(folder, name, spec, (image) => image.set(content));
+      const imageBytes = content.bytes * ROOM;
+      const spec = { kind: KIND_FLOWS, imageBytes, sizes: [], generation, reservedBytes: content.bytes };
+      Region.create(folder, name, spec, content.fill);
     }
     return { changed: true };
   });
@@ -89,8 +99,8 @@ export function readFlows(folder: string, name: string): FlowTable {
   using region = Region.open(folder, name, KIND_FLOWS);
   const slot = new ReaderSlot(region);
   const generation = slot.enter();
-  const { ruleText, streams, program } = decodeImage(region, generation);
-  return { rules: rulesOf(region, ruleText), streams, program: program.slice(), generation: generation >>> 0 };
+  const { ruleBytes, streams, program } = decodeImage(region, generation);
+  return { rules: rulesOf(region, ruleBytes), streams, program: program.slice(), generation: generation >>> 0 };
 }
 
 /** Number of the rules in force, u32; cheaper than reading them. @throws ENOENT no such region; {LayoutError} */
@@ -155,31 +165,37 @@ export class FlowTableReader implements Disposable {
   }
 }
 
-function encodeImage(rules: readonly StoredRule[]): Uint8Array {
+/** An image as its length and what writes it. */
+function encodeImage(rules: readonly StoredRule[]): {
+  readonly bytes: number;
+  readonly fill: (image: Uint8Array) => void;
+} {
   const flows = rules.map(({ rule }) => rule);
-  const program = compile(
-    flows,
-    rules.map(({ slot }) => slot),
-  );
+  const slots = rules.map(({ slot }) => slot);
+  const program = compile(flows, slots, LIMITS, memory);
   const streams = new TextEncoder().encode(JSON.stringify(streamsOf(flows)));
   const text = encodeRules(rules);
-  const content = new Uint8Array(IMAGE_HEADER_BYTES + program.byteLength + streams.length + text.length);
-  new Int32Array(content.buffer, 0, 3).set([program.length, streams.length, text.length]);
-  content.set(new Uint8Array(program.buffer, program.byteOffset, program.byteLength), IMAGE_HEADER_BYTES);
-  content.set(streams, IMAGE_HEADER_BYTES + program.byteLength);
-  content.set(text, IMAGE_HEADER_BYTES + program.byteLength + streams.length);
-  return content;
+  const streamsAt = IMAGE_HEADER_BYTES + program.byteLength;
+  return {
+    bytes: streamsAt + streams.length + text.length,
+    fill: (image) => {
+      new Uint32Array(image.buffer, image.byteOffset, 3).set([program.length, streams.length, text.length]);
+      image.set(new Uint8Array(program.buffer, program.byteOffset, program.byteLength), IMAGE_HEADER_BYTES);
+      image.set(streams, streamsAt);
+      image.set(text, streamsAt + streams.length);
+    },
+  };
 }
 
 /** Program and stream names of an image; the program is a view. @throws {LayoutError} */
 function decodeImage(
   region: Region,
   generation: number,
-): { readonly program: Int32Array; readonly streams: readonly string[]; readonly ruleText: Uint8Array } {
+): { readonly program: Int32Array; readonly streams: readonly string[]; readonly ruleBytes: Uint8Array } {
   const offset = region.imageOffset(generation);
-  const [programWords = 0, streamBytes = 0, ruleBytes = 0] = new Uint32Array(region.file.buffer, offset, 3);
+  const [programWords = 0, streamBytes = 0, rulesLength = 0] = new Uint32Array(region.file.buffer, offset, 3);
   const streamsAt = IMAGE_HEADER_BYTES + programWords * 4;
-  const end = streamsAt + streamBytes + ruleBytes;
+  const end = streamsAt + streamBytes + rulesLength;
   const { path } = region.file;
   if (end > region.capacity) throw new LayoutError(path, `${end} bytes of rules in an image of ${region.capacity}`);
   const image = region.image(generation);
@@ -187,7 +203,7 @@ function decodeImage(
   return {
     program: new Int32Array(region.file.buffer, offset + IMAGE_HEADER_BYTES, programWords),
     streams: parseNames(path, names),
-    ruleText: image.subarray(streamsAt + streamBytes, end),
+    ruleBytes: image.subarray(streamsAt + streamBytes, end),
   };
 }
 
@@ -199,8 +215,8 @@ function parseNames(path: string, text: string): readonly string[] {
 }
 
 /** @throws {LayoutError} */
-function rulesOf(region: Region, text: Uint8Array): readonly StoredRule[] {
-  return readText(region.file.path, () => decodeRules(text));
+function rulesOf(region: Region, bytes: Uint8Array): readonly StoredRule[] {
+  return readText(region.file.path, () => decodeRules(bytes));
 }
 
 function readText<T>(path: string, read: () => T): T {

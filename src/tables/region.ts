@@ -80,6 +80,8 @@ export class Region implements Disposable {
       ownBytes?: number;
       /** Fails with ENOSPC when there is no room for all of it, instead of a crash later (R1). */
       isReserved?: boolean;
+      /** The same for so many bytes of image 0, where `publish` is told how many it will write. */
+      reservedBytes?: number;
     },
     fill: (image: Uint8Array) => void,
   ): void {
@@ -87,9 +89,9 @@ export class Region implements Disposable {
     const capacity = Math.max(1, Math.ceil(spec.imageBytes / PAGE_BYTES)) * PAGE_BYTES;
     const temporary = join(folder, `.${name}.${process.pid}.${process.hrtime.bigint()}`);
     const ownBytes = Math.ceil((spec.ownBytes ?? 0) / CACHE_LINE_BYTES) * CACHE_LINE_BYTES;
-    using file = MappedFile.create(temporary, HEADER_BYTES + 2 * capacity + OWN_SLOTS * ownBytes, {
-      isReserved: spec.isReserved ?? false,
-    });
+    const length = HEADER_BYTES + 2 * capacity + OWN_SLOTS * ownBytes;
+    const reserved = spec.reservedBytes === undefined ? 0 : HEADER_BYTES + spec.reservedBytes;
+    using file = MappedFile.create(temporary, length, { reservedBytes: spec.isReserved === true ? length : reserved });
     const header = new Int32Array(file.buffer, 0, HEADER_BYTES / 4);
     header[WORD_MAGIC] = MAGIC;
     header[WORD_VERSION] = LAYOUT_VERSIONS[spec.kind]!;
@@ -146,16 +148,25 @@ export class Region implements Disposable {
   /**
    * Puts the image of the next generation in force after `fill` wrote it, then waits until no live reader uses the old
    * one: what was decided by it is on its way when this returns. Under the writer lock only.
-   * @throws {CapacityError} a reader did not leave an image in time
+   * @param reservedBytes so many bytes of the image have their memory before it is filled
+   * @throws {CapacityError} a reader did not leave an image in time; ENOSPC no memory for the image, what was in force stays
    */
-  publish(fill: (image: Uint8Array) => void): void {
+  publish(fill: (image: Uint8Array) => void, reservedBytes = 0): void {
     const current = this.generation;
     this.#awaitReaders(current - 1); // of the image about to be overwritten; usually there is none
+    if (reservedBytes > 0) this.file.reserve(this.imageOffset(current + 1), reservedBytes);
     fill(this.image(current + 1));
     // Orders all of the image's stores before the new number: a reader that sees it sees the image.
     Atomics.store(this.header, WORD_GENERATION, (current + 1) | 0);
     this.#doubles[DOUBLE_PUBLISHED_MS] = Date.now();
     this.#awaitReaders(current);
+  }
+
+  /** Gives the memory of the image that is not in force back. Under the writer lock only. @throws as {@link publish} */
+  releaseIdle(): void {
+    const idle = this.generation - 1;
+    this.#awaitReaders(idle);
+    this.file.release(this.imageOffset(idle), this.capacity);
   }
 
   #awaitReaders(generation: number): void {

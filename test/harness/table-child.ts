@@ -1,13 +1,16 @@
 // The other process of the table tests. Arguments: what to do, folder, name.
 import { createHash } from "node:crypto";
+import { formatFlowRule } from "#flow";
 import { populate, rows } from "#maglev";
 import {
   CounterFile,
   RECORD,
   RingWriter,
+  readFlows,
   StreamTableReader,
   TraceFile,
   TraceWatcher,
+  updateFlows,
   updateStreamTable,
 } from "#tables";
 
@@ -87,6 +90,18 @@ const roles: Record<string, () => void> = {
     counters.setReady();
     process.send!("owning");
     process.on("message", () => counters[Symbol.dispose]());
+  },
+  /** Tells the flow rules as it reads them, and deletes the first one. */
+  flows: () => {
+    const { rules } = readFlows(folder, name);
+    updateFlows(
+      folder,
+      name,
+      (present) => present.slice(1),
+      () => 0,
+    );
+    process.send!(JSON.stringify(rules.map(({ rule }) => formatFlowRule(rule, 0))));
+    process.disconnect();
   },
   /** Watches until it is killed. */
   watch: () => {
