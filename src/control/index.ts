@@ -1,5 +1,6 @@
 // For callers
-export { tableName } from "./desired.js";
+// For tests and tools
+export { mergeFlows, tableName } from "./desired.js";
 export { unpublish } from "./publish.js";
 export { Reconciler, type Turn } from "./reconcile.js";
 export type { Status } from "./status.js";
