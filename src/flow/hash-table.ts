@@ -8,6 +8,8 @@ const MOST_PROBES = 48;
 /** Multipliers that are tried before there are more slots. */
 const TRIES = 3;
 const FIRST_FACTOR = 0x9e37_79b1;
+/** So many times there are twice as many slots; then any number of probes is borne. */
+const MOST_DOUBLINGS = 3;
 
 /**
  * The words of a hash table (HASH_*) of different values: the multiplier that needs the fewest probes, so that no
@@ -15,17 +17,19 @@ const FIRST_FACTOR = 0x9e37_79b1;
  * @param children node of each value, not 0
  */
 export function hashTable(values: ArrayLike<number>, children: ArrayLike<number>, otherwise: number): Int32Array {
-  for (let bits = bitsOf(values.length); ; bits++) {
+  const least = bitsOf(values.length);
+  let factor = FIRST_FACTOR;
+  for (let bits = least; ; bits++) {
     let best: Int32Array | null = null;
-    let limit = Math.min(MOST_PROBES, Math.max(1, values.length));
-    let factor = FIRST_FACTOR;
+    const most = bits - least < MOST_DOUBLINGS ? MOST_PROBES : values.length;
+    let limit = Math.min(most, Math.max(1, values.length));
     for (let i = 0; i < TRIES && (best === null || limit >= FEW_PROBES); i++) {
       const words = fill(values, children, { factor, bits, limit });
       if (words !== null) {
         best = words;
         limit = words[HASH_PROBES]! - 1;
       }
-      factor = (Math.imul(factor, 5) + 2) | 1;
+      factor = nextFactor(factor, values);
     }
     if (best === null) continue;
     best[HASH_ELSE] = otherwise;
@@ -36,6 +40,13 @@ export function hashTable(values: ArrayLike<number>, children: ArrayLike<number>
 /** log2 of the slots for so many values. */
 function bitsOf(values: number): number {
   return values < 2 ? 1 : 32 - Math.clz32(Math.ceil(values * SLOTS_PER_VALUE) - 1);
+}
+
+/** Another multiplier, which depends on the values: none can be chosen so that they collide under each of them. */
+function nextFactor(factor: number, values: ArrayLike<number>): number {
+  let hash = factor;
+  for (let i = 0; i < values.length; i++) hash = Math.imul(hash ^ values[i]!, FIRST_FACTOR) ^ (hash >>> 15);
+  return hash | 1;
 }
 
 /** The table with a multiplier; null where a value would take more than `limit` probes. */

@@ -227,7 +227,7 @@ export function lookUpField(program: Int32Array, node: number, packet: Packet, b
 }
 
 /** The node to which a hash table (HASH_*) leads. */
-function lookUpHash(program: Int32Array, node: number, value: number): number {
+export function lookUpHash(program: Int32Array, node: number, value: number): number {
   let slot = node + HASH_SLOTS + 2 * (Math.imul(value, program[node + HASH_FACTOR]!) >>> program[node + HASH_SHIFT]!);
   const end = slot + 2 * program[node + HASH_PROBES]!;
   for (; slot < end; slot += 2) {

@@ -13,7 +13,7 @@ export function prefixList(prefixes: readonly Prefix[]): PrefixList {
   const count = prefixes.length;
   const words = new Uint32Array(WORDS * count);
   const bits = new Uint8Array(count);
-  const order = new Uint8Array(count);
+  const order = new Uint16Array(count);
   for (let i = 0; i < count; i++) {
     const { address, bits: length } = prefixes[i]!;
     for (let word = 0; word < WORDS; word++) {
