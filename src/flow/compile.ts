@@ -21,6 +21,7 @@ export type CompileLimits = GraphLimits;
 
 export const LIMITS: CompileLimits = {
   listed: 8,
+  listedOfFewPorts: 128,
   shared: 1.5,
   copies: 16,
   copiesBesides: 300,

@@ -1,5 +1,5 @@
 import { gatherPorts, weighPorts } from "./port-tree.js";
-import { DESTINATION, DPORT, portsOf, type RuleCode, SOURCE, SPORT } from "./rule-code.js";
+import { DESTINATION, DPORT, hullOf, portsIn, portsOf, type RuleCode, SOURCE, SPORT } from "./rule-code.js";
 
 /**
  * The dimensions that are asked, the one that divides the rules best first: a packet is left with few of them there, and few
@@ -34,4 +34,14 @@ function costOf(codes: readonly RuleCode[], rules: readonly number[], dimension:
   }
   const own = rules.length - any;
   return (own + any * values.size) * (any + own / values.size);
+}
+
+/** Few ports are so many. */
+const FEW_PORTS = 8_192;
+
+/** Whether the rules take few destination ports each, on average. */
+export function hasFewPorts(codes: readonly RuleCode[], rules: readonly number[]): boolean {
+  let ports = 0;
+  for (const rule of rules) ports += portsIn(hullOf(codes[rule]!.dports));
+  return ports <= FEW_PORTS * rules.length;
 }

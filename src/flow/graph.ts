@@ -1,5 +1,5 @@
 import { Chains, NO_RULE } from "./chain.js";
-import { inOrder } from "./dimension.js";
+import { hasFewPorts, inOrder } from "./dimension.js";
 import { buildFieldNode, commonField } from "./field-node.js";
 import {
   buildPortTree,
@@ -39,7 +39,6 @@ import {
   DPORT,
   hullOf,
   PROTOCOL,
-  portsIn,
   portsOf,
   type RuleCode,
   SOURCE,
@@ -54,6 +53,8 @@ import type { WordWriter } from "./word-writer.js";
 export type GraphLimits = {
   /** Up to so many rules are asked one after the other. */
   readonly listed: number;
+  /** The same of rules of few ports, where looking up addresses would leave many of them. */
+  readonly listedOfFewPorts: number;
   /** More rules than that around a prefix, on average, make it worth while to write them all there. */
   readonly shared: number;
   /** As long as they are so many at most, per rule and besides; else a set has what is its own, and a link to the next. */
@@ -70,13 +71,11 @@ const COMPARED_RULES = 24;
 const FIELD_RULES = 4;
 /** A look-up of a field leads to its rules about so many times. */
 const FIELD_COPIES = 4;
-/** One of those whose packets rules are asked about alike. */
-const ANY_CLASS = 0;
 /** Where the addresses begin in the packet's key, in words. */
 const KEY_SOURCE = 0;
 const KEY_DESTINATION = 4;
-/** Few ports are so many. */
-const FEW_PORTS = 8_192;
+/** A look-up that leaves more of the rules than that at a hot spot is not worth its cost for few rules. */
+const HOT_SHARE = 0.25;
 /** A dimension in which a rule in two is left divides badly. */
 const BAD_SHARE = 0.5;
 
@@ -140,7 +139,7 @@ export class Graph {
     const asked = this.#asked(rules, state);
     if (rules.length === 1) return this.#records.reference(rules[0]!, this.#open(rules, asked, state), state.view);
     const { protocolClass, view, fields } = state;
-    const known = protocolClass === NO_CLASS || protocolClass === CLASS_PING ? protocolClass : ANY_CLASS;
+    const known = protocolClass === NO_CLASS || protocolClass === CLASS_PING ? protocolClass : CLASSES; // others are alike
     const text = `${asked} ${known} ${(asked & ADDRESSES) === 0 ? 0 : view} ${fields.map(({ key }) => key).join(" ")}`;
     const hash = hashOf(rules);
     const sameHash = this.#known.get(hash) ?? [];
@@ -255,14 +254,16 @@ export class Graph {
       this.#memory,
       `${dimension} ${view} ${graft === 0} ${state.protocolClass}`,
     );
-    const { sum, regions } = weigh(own, others.length);
+    const { sum, regions, most } = weigh(own, others.length);
+    if (this.#isBetterListed(rules, most))
+      return this.#list(rules, this.#open(rules, this.#asked(rules, state), state), view);
     if (mayRefuse && sum > BAD_SHARE * regions * rules.length) return null;
     const isCopied = this.#isWorthCopying(sum, regions, rules.length);
     if (isCopied && state.protocolClass === NO_CLASS) return this.#classNode(rules, state);
     const hasMapped = graft !== 0 && rules.some((rule) => (this.#codes[rule]!.destinations[4]?.count ?? 0) > 0);
     const { items, mappedAt } = hasMapped ? withMapped(own) : { items: own, mappedAt: -1 };
-    const outside: State = { ...state, graft: 0 };
-    const inside: State = { ...outside, open: state.open & ~(1 << dimension) };
+    const outside = { ...state, graft: 0 };
+    const inside = { ...outside, open: state.open & ~(1 << dimension) };
     const sets = isCopied ? this.#copying(inside) : this.#chaining(inside, outside, this.#untested(rules));
     const target: TrieTarget = {
       ...sets,
@@ -296,8 +297,8 @@ export class Graph {
   }
 
   #chainPorts(items: PortItems, others: readonly number[], inside: State, outside: State): readonly PortInterval[] {
-    const target = this.#chaining(inside, outside, this.#limits.untested);
-    return divide(items, target.start(others), target);
+    const sets = this.#chaining(inside, outside, this.#limits.untested);
+    return divide(items, sets.start(others), sets);
   }
 
   /** Whether sets of rules are so large that dividing them further pays, and small enough to be written one by one. */
@@ -366,12 +367,16 @@ export class Graph {
     };
   }
 
+  /** Whether a look-up would, where it tells least, leave so many rules that passing over them by their ports costs less. */
+  #isBetterListed(rules: readonly number[], most: number): boolean {
+    if (rules.length > this.#limits.listedOfFewPorts || most <= HOT_SHARE * rules.length) return false;
+    return hasFewPorts(this.#codes, rules);
+  }
+
   /** How many rules may be asked untested: a list passes over those that do not take the packet's port at nearly no cost. */
   #untested(rules: readonly number[]): number {
     const { untested, untestedOfFewPorts } = this.#limits;
-    let ports = 0;
-    for (const rule of rules) ports += portsIn(hullOf(this.#codes[rule]!.dports));
-    return ports <= FEW_PORTS * rules.length ? untestedOfFewPorts : untested;
+    return hasFewPorts(this.#codes, rules) ? untestedOfFewPorts : untested;
   }
 
   /** The end, but for byte matches: where many rules ask for values of one field, its value is looked up. */

@@ -303,19 +303,21 @@ export function withMapped(items: PrefixItems): { readonly items: PrefixItems; r
 }
 
 /**
- * How many rules there are in all regions that the items divide addresses into, taken together, and how many such regions.
+ * How many rules there are in all regions that the items divide addresses into, taken together, how many such regions,
+ * and how many rules in one of them at most.
  * @param others rules that take every address
  */
 export function weigh(
   { count, bits, common }: PrefixItems,
   others: number,
-): { readonly sum: number; readonly regions: number } {
+): { readonly sum: number; readonly regions: number; readonly most: number } {
   const ends = new Uint8Array(MOST_NESTED); // prefixes around the current one: bits, and rules so far
   const sums = new Int32Array(MOST_NESTED);
   sums[0] = others;
   let depth = 0;
   let sum = others;
   let regions = 1;
+  let most = others;
   for (let i = 0; i < count; ) {
     while (depth > 0 && common[i]! < ends[depth]!) depth--;
     let end = i + 1;
@@ -323,8 +325,9 @@ export function weigh(
     sums[depth + 1] = sums[depth]! + end - i;
     ends[++depth] = bits[i]!;
     sum += sums[depth]!;
+    if (sums[depth]! > most) most = sums[depth]!;
     regions++;
     i = end;
   }
-  return { sum, regions };
+  return { sum, regions, most };
 }
