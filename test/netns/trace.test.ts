@@ -1,103 +1,30 @@
-import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { COUNTER_OUTCOMES, COUNTER_PACKETS, CounterFile, readDataPlane, TraceFile } from "#tables";
+import { COUNTER_PACKETS } from "#tables";
 import { until } from "../harness/balancer.js";
-import { ROOT } from "../harness/bundled.js";
-import { enterFreshNamespaces, ip, run } from "../harness/namespace.js";
+import { echoRequest, fragmentationNeeded, ipv4, ipv6, PROTOCOL, sctp, tcp, udp } from "../harness/raw-packets.js";
 import {
-  echoRequest,
-  fragmentationNeeded,
-  ipv4,
-  ipv6,
-  PROTOCOL,
-  RawSender,
-  sctp,
-  tcp,
-  udp,
-} from "../harness/raw-packets.js";
+  CLIENT4,
+  CLIENT6,
+  counted,
+  folder,
+  type Line,
+  nfqlb,
+  running,
+  startAll,
+  stopAll,
+  Trace,
+  udp4,
+  VIP4,
+  VIP6,
+} from "../harness/traced.js";
 import { readPcapngStrictly } from "../oracle/pcapng.js";
 
-const PROGRAM = join(ROOT, "bin", "nfqlb");
-const VIP4 = "10.0.0.1";
-const VIP6 = "2001:db8::1";
-const CLIENT4 = "192.0.2.7";
-const CLIENT6 = "2001:db8:c::7";
 /** Destination port of the packet that ends a trace: what was sent before it has been seen. */
 const LAST_PORT = 9_999;
 const MORE_FRAGMENTS = 0x2000;
-const UNUSABLE = 5;
 
-const folder = mkdtempSync(join(tmpdir(), "nfqlb-trace-"));
-const env = { ...process.env, NFQLB_SHM_DIR: folder, NFQLB_WATCHERS: "normal" }; // others may have the machine's idle time
-let sender: RawSender;
-let flowlb: ChildProcess;
-let log = "";
-
-function nfqlb(...args: string[]) {
-  const { stdout, stderr, status } = spawnSync(PROGRAM, args, { encoding: "utf8", env });
-  return { stdout, stderr, status };
-}
-
-/** A `nfqlb trace` that runs. */
-class Trace {
-  readonly child: ChildProcess;
-  stdout = "";
-  stderr = "";
-  readonly #exit: Promise<number | null>;
-
-  constructor(args: readonly string[], environment: NodeJS.ProcessEnv = env) {
-    // A packet that does not come is no hang.
-    this.child = spawn(PROGRAM, ["trace", "--duration=30", ...args], { env: environment });
-    this.child.stdout!.on("data", (chunk) => {
-      this.stdout += chunk;
-    });
-    this.child.stderr!.on("data", (chunk) => {
-      this.stderr += chunk;
-    });
-    this.#exit = new Promise((resolve) => this.child.once("close", resolve));
-  }
-
-  /** Starts one and waits until it watches. */
-  static async start(...args: string[]): Promise<Trace> {
-    const trace = new Trace(args);
-    await until("the trace", () => (/Trace active/.test(trace.stdout + trace.stderr) ? true : null));
-    return trace;
-  }
-
-  ended(): Promise<number | null> {
-    return this.#exit;
-  }
-
-  /** Ends it by signal; resolves with its exit code. */
-  stop(signal: NodeJS.Signals = "SIGTERM"): Promise<number | null> {
-    this.child.kill(signal);
-    return this.#exit;
-  }
-
-  /** The objects of `--json`. */
-  json(): readonly Line[] {
-    return this.stdout
-      .split("\n")
-      .filter((line) => line !== "")
-      .map((line) => JSON.parse(line) as Line);
-  }
-}
-type Line = Readonly<Record<string, unknown>>;
-
-const mask = () => {
-  using file = TraceFile.open(folder, "nfqlb-trace-rings");
-  return file.mask;
-};
-const counted = (counter: number) => {
-  using counters = CounterFile.open(folder, "nfqlb-counters");
-  return counters.sum(counter);
-};
-
-const udp4 = (sourcePort: number, destinationPort: number, length = 4) =>
-  ipv4(CLIENT4, VIP4, PROTOCOL.udp, udp(sourcePort, destinationPort, length));
 const last = () => udp4(1, LAST_PORT);
 const first = ipv4(CLIENT4, VIP4, PROTOCOL.udp, udp(1_000, 5_000, 24), {
   identification: 77,
@@ -129,37 +56,8 @@ const MIX: readonly Uint8Array[] = [
   ipv4(CLIENT4, VIP4, PROTOCOL.icmp, echoRequest(7)),
 ];
 
-async function startDataPlane(): Promise<void> {
-  flowlb = spawn(PROGRAM, ["flowlb", "--queue=4:5", "--qlength=8192", "--ft_ttl=4000"], { env });
-  flowlb.stderr!.on("data", (chunk) => {
-    log += chunk;
-  });
-  await until("the data plane", () => {
-    const running = readDataPlane(folder, "nfqlb-counters");
-    return running?.isReady === true && running.pid === flowlb.pid ? true : null;
-  });
-}
-
-beforeAll(async () => {
-  enterFreshNamespaces();
-  ip("link set lo mtu 9000", `addr add ${VIP4}/32 dev lo`, `addr add ${VIP6}/128 dev lo nodad`);
-  run("iptables", "-t", "mangle", "-A", "OUTPUT", "-d", VIP4, "-j", "NFQUEUE", "--queue-num", "4");
-  run("ip6tables", "-t", "mangle", "-A", "OUTPUT", "-d", VIP6, "-p", "udp", "-j", "NFQUEUE", "--queue-num", "4");
-  sender = new RawSender();
-  await startDataPlane();
-  nfqlb("init", "--shm=web");
-  nfqlb("activate", "--shm=web", "101", "102", "103");
-  nfqlb("init", "--shm=empty");
-  nfqlb("flow-set", "--name=udp", "--target=web", "--protocols=udp,sctp");
-  nfqlb("flow-set", "--name=http", "--target=web", "--protocols=tcp", "--dports=80", `--dsts=${VIP4}/32`, "--prio=2");
-  nfqlb("flow-set", "--name=8", "--target=empty", "--protocols=tcp", "--srcs=192.0.2.8/32", "--prio=3");
-});
-
-afterAll(() => {
-  flowlb.kill("SIGKILL");
-  sender[Symbol.dispose]();
-  rmSync(folder, { recursive: true });
-});
+beforeAll(startAll);
+afterAll(stopAll);
 
 test("trace rules are set, listed and deleted as upstream documents it", () => {
   const all = [
@@ -220,7 +118,7 @@ test("trace rules select exactly the packets they name, in upstream's order of r
   ];
   for (const [name, ...args] of rules) expect(nfqlb("trace-flow-set", `--name=${name}`, ...args).status).toBe(0);
   const trace = await Trace.start("--selection=flows", "--json", "--count=11");
-  for (const packet of [...MIX, last()]) sender.send(packet);
+  for (const packet of [...MIX, last()]) running.sender.send(packet);
   expect(await trace.ended()).toBe(0);
   // An ICMP error is found by the packet it quotes and passes byte matches of other protocols, a ping by its addresses alone
   // (nfqlb 1.2.0, docs on promiscuous ping and match), and so is a later fragment (decision 0021).
@@ -246,7 +144,7 @@ test("the other selections take what their names say", async () => {
   const traces = await Promise.all(
     Object.keys(kinds).map((name) => Trace.start(`--selection=${name}`, `--count=${kinds[name]!.length}`, "--json")),
   );
-  for (const packet of [...MIX, last()]) sender.send(packet);
+  for (const packet of [...MIX, last()]) running.sender.send(packet);
   for (const [i, [name, packets]] of Object.entries(kinds).entries()) {
     expect(await traces[i]!.ended(), name).toBe(0);
     const lines = traces[i]!.json();
@@ -261,7 +159,7 @@ test("the other selections take what their names say", async () => {
 test("the text has upstream's form", async () => {
   nfqlb("trace-flow-set", "--name=all");
   const trace = await Trace.start("--selection=flows", "--count=4");
-  for (const packet of [MIX[8]!, MIX[7]!, MIX[5]!, MIX[3]!]) sender.send(packet);
+  for (const packet of [MIX[8]!, MIX[7]!, MIX[5]!, MIX[3]!]) running.sender.send(packet);
   await trace.ended();
   nfqlb("trace-flow-delete", "--name=all");
   const blocks = trace.stdout.split("\n\n").map((block) => block.split("\n"));
@@ -293,7 +191,7 @@ test("a capture file holds the packets sent, and explain decides them as the dat
   const trace = await Trace.start("--selection=packet", "--json", `--write=${path}`, `--count=${count}`);
   expect(readPcapngStrictly(readFileSync(path))).toEqual([]); // readable before the first packet
   const startNs = BigInt(Date.now()) * 1_000_000n;
-  for (const packet of MIX) sender.send(packet);
+  for (const packet of MIX) running.sender.send(packet);
   expect(await trace.ended()).toBe(0);
   const endNs = BigInt(Date.now() + 1) * 1_000_000n;
   const packets = readPcapngStrictly(readFileSync(path));
@@ -336,13 +234,13 @@ test("two watchers both see every packet once; beyond the rate what is missing i
     Trace.start("--mask=0x22", "--json"),
   ]);
   const sourcePorts = Array.from({ length: 600 }, (_, i) => 2_000 + i);
-  for (const port of sourcePorts) sender.send(udp4(port, 5_000));
+  for (const port of sourcePorts) running.sender.send(udp4(port, 5_000));
   for (const watcher of watchers) {
     await until("600 packets", () => (watcher.json().length >= 600 ? true : null));
     expect(watcher.json().map((line) => line["sport"])).toEqual(sourcePorts);
   }
   const flood = 2_500;
-  for (let i = 0; i < flood; i++) sender.send(udp4(20_000 + i, 5_000));
+  for (let i = 0; i < flood; i++) running.sender.send(udp4(20_000 + i, 5_000));
   await until("all decided", () => (counted(COUNTER_PACKETS) - before === 600 + flood ? true : null));
   for (const watcher of watchers) expect(await watcher.stop()).toBe(0);
   const [plain] = watchers;
@@ -351,123 +249,4 @@ test("two watchers both see every packet once; beyond the rate what is missing i
   expect(plain!.json().length + missing + lost).toBe(600 + flood);
   expect(missing).toBeGreaterThan(0);
   expect(new Set(plain!.json().map((line) => line["sport"])).size).toBe(plain!.json().length);
-});
-
-/** Scheduling policies of a process's threads, from /proc/PID/task/TID/stat: 0 is SCHED_OTHER, 5 SCHED_IDLE. */
-function policies(pid: number): readonly number[] {
-  const stat = (tid: string) => readFileSync(`/proc/${pid}/task/${tid}/stat`, "utf8");
-  return readdirSync(`/proc/${pid}/task`).map((tid) => Number(stat(tid).split(") ")[1]!.split(" ")[41 - 3]));
-}
-
-test("a watcher gets the time that nobody else wants, from its first moment on, and the data plane gets its own", async () => {
-  const { NFQLB_WATCHERS: _, ...plain } = env;
-  const trace = new Trace(["--selection=packet"], plain);
-  const { pid } = trace.child;
-  await until("node", () => (readFileSync(`/proc/${pid}/comm`, "utf8").startsWith("node") ? true : null));
-  expect(new Set(policies(pid!))).toEqual(new Set([5]));
-  await until("the trace", () => (/Trace active/.test(trace.stdout) ? true : null), 60_000);
-  expect(new Set(policies(pid!))).toEqual(new Set([5])); // all threads
-  await trace.stop();
-  expect(new Set(policies(readDataPlane(folder, "nfqlb-counters")!.pid))).toEqual(new Set([0]));
-  const normal = await Trace.start("--selection=packet"); // who has no idle time asks for it
-  expect(policies(normal.child.pid!)).not.toContain(5);
-  await normal.stop();
-});
-
-test("when watchers leave, or are killed, nothing is selected any more", async () => {
-  const watchers = await Promise.all([Trace.start("--selection=frag"), Trace.start("--selection=sctp,flows")]);
-  expect(mask()).toBe(4 | 16 | 64);
-  await watchers[0]!.stop();
-  expect(mask()).toBe(16 | 64);
-  await watchers[1]!.stop("SIGKILL");
-  await until("the mask to go back", () => (mask() === 0 ? true : null));
-});
-
-test("a reader that has seen enough ends the trace without a word", async () => {
-  const script = `set -o pipefail; "${PROGRAM}" trace --selection=packet --json | head -n 1; echo "\${PIPESTATUS[*]}"`;
-  const pipe = spawn("bash", ["-c", script], { env });
-  const ended = new Promise((resolve) => pipe.once("close", resolve));
-  const text = { stdout: "", stderr: "" };
-  for (const name of ["stdout", "stderr"] as const) {
-    pipe[name].on("data", (chunk) => {
-      text[name] += chunk;
-    });
-  }
-  await until("the trace", () => (/Trace active/.test(text.stderr) ? true : null));
-  const timer = setInterval(() => sender.send(udp4(1_000, 5_000)), 10);
-  await ended;
-  clearInterval(timer);
-  expect(text.stdout).toMatch(/^\{.*\}\n0 0\n$/);
-  expect(text.stderr).toBe("Mask=0x00000002\nTrace active, mask=0x00000002\n");
-});
-
-test("the log follows loglevel at once; unusable packets are summed up, never told one by one", async () => {
-  expect(nfqlb("loglevel").stdout).toBe("loglevel=5\n");
-  expect(nfqlb("loglevel", "8")).toMatchObject({ status: 1, stderr: expect.stringMatching(/0\.\.7/) });
-  const watcher = await Trace.start("--selection=log,flow-conf", "--json");
-  const before = log;
-  const unusableBefore = counted(COUNTER_OUTCOMES + UNUSABLE);
-  for (let i = 0; i < 10; i++) sender.send(unusable);
-  await until("them decided", () => (counted(COUNTER_OUTCOMES + UNUSABLE) - unusableBefore === 10 ? true : null));
-  nfqlb("flow-set", "--name=udp", "--target=web", "--protocols=udp,sctp");
-  await until("a message", () => (watcher.json().length > 0 ? true : null));
-  expect(log).toBe(before); // level notice: nothing is printed, whoever watches sees the change all the same
-  expect(watcher.json()[0]).toMatchObject({
-    selection: ["flow-conf"],
-    level: 6,
-    message: "action=set name=udp target=web protocols=udp,sctp",
-  });
-  expect(nfqlb("loglevel", "6").stdout).toBe("loglevel=6\n");
-  for (let i = 0; i < 500; i++) sender.send(unusable);
-  const sum = () =>
-    [...log.slice(before.length).matchAll(/^(\d+) unusable packets/gm)].map((match) => Number(match[1]));
-  await until("the sum in the log", () => (sum().reduce((all, n) => all + n, 0) >= 500 ? true : null));
-  expect(sum().length).toBeLessThanOrEqual(3);
-  const isSum = (line: Line) => String(line["message"]).includes("unusable packets");
-  await until("the sum in the trace", () => (watcher.json().some(isSum) ? true : null));
-  nfqlb("loglevel", "5");
-  await watcher.stop();
-});
-
-test("without room for the trace a data plane does not start, and says why", () => {
-  const small = join(folder, "small");
-  mkdirSync(small);
-  run("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small);
-  const { status, stderr } = spawnSync(PROGRAM, ["flowlb", "--queue=9"], {
-    encoding: "utf8",
-    env: { ...env, NFQLB_SHM_DIR: small, NFQLB_FLOW_ADDRESS: `unix:${folder}/flow` },
-  });
-  expect({ status, stderr }).toEqual({
-    status: 1,
-    stderr: expect.stringMatching(/nfqlb-trace-rings: no room for \d+ bytes/),
-  });
-  run("umount", small);
-});
-
-test("a trace goes on when its data plane is killed and another one takes its place", { retry: 2 }, async () => {
-  const trace = await Trace.start("--selection=packet", "--json", "--count=2");
-  sender.send(udp4(1, 5_000));
-  await until("the first packet", () => (trace.json().length === 1 ? true : null));
-  const exited = new Promise((resolve) => flowlb.once("exit", resolve));
-  flowlb.kill("SIGKILL");
-  await exited;
-  await startDataPlane();
-  expect(mask()).toBe(2);
-  sender.send(udp4(2, 5_000));
-  expect(await trace.ended()).toBe(0);
-  expect(trace.json().map((line) => line["sport"])).toEqual([1, 2]);
-});
-
-test("a trace ends with its data plane; without one there is none", async () => {
-  const trace = await Trace.start("--selection=packet");
-  const exited = new Promise((resolve) => flowlb.once("exit", resolve));
-  flowlb.kill("SIGTERM");
-  await exited;
-  expect(await trace.ended()).toBe(0);
-  expect(nfqlb("trace", "--selection=packet")).toEqual({
-    stdout: "Mask=0x00000002\n",
-    stderr: "Trace client connect to unix:nfqlb-trace: Connection refused\n",
-    status: 1,
-  });
-  expect(nfqlb("loglevel").stdout).toBe("loglevel=5\n");
 });
