@@ -15,6 +15,7 @@ check: node_modules/.installed
 
 bench: setup-tests
 	@node scripts/bench.mjs $(ARGS)
+	@node scripts/bench-footprint.mjs $(ARGS)
 
 fuzz: node_modules/.installed
 	@node scripts/fuzz.mjs $(ARGS)

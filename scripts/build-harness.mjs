@@ -15,6 +15,7 @@ const entries = {
   "mconnect-agent.cjs": "test/harness/mconnect-agent.ts",
   "demo.cjs": "test/harness/demo.ts",
   "whole-path.cjs": "bench/whole-path.ts",
+  "footprint.cjs": "bench/footprint.ts",
   "fuzz.cjs": "test/fuzz/run.ts",
 };
 

@@ -10,23 +10,38 @@ const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const out = join(root, "bin");
 const require = createRequire(import.meta.url);
 
-/** Programs: file in bin/ → source. The worker has to be a file of its own. */
+/**
+ * Options of node, which it takes at its start only (decision 0056). The data plane's threads allocate at their start alone. The
+ * control plane makes garbage slowly while nothing happens: it is collected when SettledMemory says so, in one go, and
+ * under load when the heap has grown by half.
+ */
+const DATA_OPTIONS = "--optimize-for-size --v8-pool-size=1 --expose-gc";
+const CONTROL_OPTIONS =
+  "--max-semi-space-size=2 --heap-growing-percent=50 --no-memory-reducer --no-parallel-scavenge --v8-pool-size=1 --expose-gc";
+
+/** Programs: file in bin/ → source, and options of node. The worker has to be a file of its own. */
 const entries = {
-  nfqlb: "src/programs/nfqlb.ts",
-  "stateless-lb": "src/programs/stateless-lb.ts",
-  "queue-worker.cjs": "src/programs/queue-worker.ts",
+  nfqlb: { source: "src/programs/nfqlb.ts", options: DATA_OPTIONS },
+  "stateless-lb": { source: "src/programs/stateless-lb.ts", options: CONTROL_OPTIONS },
+  "queue-worker.cjs": { source: "src/programs/queue-worker.ts", options: null },
 };
 
 const { version } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
 
 /**
- * `nfqlb` starts as a shell script, so that who only watches gets the time that nobody else wants, and that from the first
- * moment: the start of node is most of what a watcher costs (decision 0062). To node the second line is a text and a comment.
+ * A program is a shell script that starts node on itself with what node takes at its start only: to node the second line is a
+ * text and a comment. No options from the environment of whoever starts it are needed, and the process stays the same.
+ *
+ * Both are small programs that live long, so memory is preferred to speed where V8 asks (decision 0056). One arena: glibc
+ * gives each thread one of its own, and threads of ours allocate at their start alone. Who only watches gets the time that
+ * nobody else wants, and that from the first moment: the start of node is most of what a watcher costs (decision 0062).
+ * @param {string} options
  */
-const WATCHER_START = [
-  "#!/bin/sh",
-  `':' //; case "$1 \${NFQLB_WATCHERS:-idle}" in "trace idle" | "top idle") command -v chrt >/dev/null && exec chrt -i 0 node "$0" "$@"; exec nice -n 19 node "$0" "$@" ;; esac; exec node "$0" "$@"`,
-].join("\n");
+const starter = (options) => {
+  const watcher = `case "$1 \${NFQLB_WATCHERS:-idle}" in "trace idle" | "top idle") command -v chrt >/dev/null && exec chrt -i 0 node ${options} "$0" "$@"; exec nice -n 19 node ${options} "$0" "$@" ;; esac; `;
+  const arena = `MALLOC_ARENA_MAX="\${MALLOC_ARENA_MAX:-1}"; export MALLOC_ARENA_MAX; `;
+  return `#!/bin/sh\n':' //; ${arena}${options === DATA_OPTIONS ? watcher : ""}exec node ${options} "$0" "$@"`;
+};
 
 /** koffi's native part is loaded from the bundle's own folder; packages of other platforms are not needed. */
 const koffiPlugin = {
@@ -60,6 +75,19 @@ const libsqlPlugin = {
   },
 };
 
+/** Reading of .proto files, for services of gRPC's own that we do not offer; the library loads it when they are asked for. */
+const protoLoaderPlugin = {
+  name: "proto-loader",
+  /** @param {import("esbuild").PluginBuild} builder */
+  setup(builder) {
+    builder.onResolve({ filter: /^@grpc\/proto-loader$/ }, (args) => ({ path: args.path, namespace: "left-out" }));
+    builder.onLoad({ filter: /.*/, namespace: "left-out" }, () => ({
+      contents: 'throw new Error("left out");',
+      loader: "js",
+    }));
+  },
+};
+
 mkdirSync(out, { recursive: true });
 writeFileSync(join(out, "package.json"), '{ "type": "commonjs" }\n');
 const isMusl = !(/** @type {any} */ (process.report.getReport()).header.glibcVersionRuntime);
@@ -70,8 +98,7 @@ const libsqlPackage = `@libsql/${platform}-${isMusl ? "musl" : "gnu"}`;
 copyFileSync(require.resolve(libsqlPackage), join(out, "libsql.node"));
 
 await Promise.all(
-  Object.entries(entries).map(async ([file, source]) => {
-    const isProgram = !file.endsWith(".cjs");
+  Object.entries(entries).map(async ([file, { source, options }]) => {
     await build({
       entryPoints: [join(root, source)],
       outfile: join(out, file),
@@ -81,11 +108,14 @@ await Promise.all(
       target: "node20",
       format: "cjs",
       minifyWhitespace: true,
+      minifySyntax: true,
       logLevel: "warning",
-      plugins: [koffiPlugin, libsqlPlugin],
+      plugins: [koffiPlugin, libsqlPlugin, protoLoaderPlugin],
       define: { "process.env.BUILD_VERSION": JSON.stringify(version) },
-      banner: { js: file === "nfqlb" ? WATCHER_START : isProgram ? "#!/usr/bin/env node" : "" },
+      banner: { js: options === null ? "" : starter(options) },
     });
-    if (isProgram) chmodSync(join(out, file), 0o755);
+    if (options !== null) chmodSync(join(out, file), 0o755);
+    // V8 keeps the text, with two bytes for each character if any of them needs two.
+    if (/[^\0-\x7f]/.test(readFileSync(join(out, file), "latin1"))) throw new Error(`${file}: not plain ASCII`);
   }),
 );

@@ -36,25 +36,43 @@ export function nested<T>(type: number, codec: Codec<T>): Attribute<T> {
  */
 export function attributes<F extends Fields>(prefix: string, fields: F): Codec<AttributesValue<F>> {
   const entries = Object.entries(fields);
-  const byType = new Map(entries.map(([key, attribute]) => [attribute.type, { key, attribute }]));
+  const byType = new Map(
+    entries.map(([key, attribute]) => [attribute.type, { key, attribute, fixed: fixedCodec(attribute.codec) }]),
+  );
   return {
     encode: (value, path) => {
       const values = value as Record<string, unknown>;
-      const parts = entries
-        .filter(([key]) => values[key] !== undefined)
-        .map(([key, { type, codec, isNested }]) =>
-          encodeAttribute(isNested ? type | NLA_F_NESTED : type, codec.encode(values[key], `${path}.${prefix}.${key}`)),
-        );
-      const unknown = value.unknown?.map(({ type, payload }) => encodeAttribute(type, payload)) ?? [];
-      return concat([...parts, ...unknown]);
+      const parts: UnknownAttribute[] = [];
+      let size = 0;
+      for (const [key, { type, codec, isNested }] of entries) {
+        if (values[key] === undefined) continue;
+        const payload = codec.encode(values[key], `${path}.${prefix}.${key}`);
+        parts.push({ type: isNested ? type | NLA_F_NESTED : type, payload });
+      }
+      if (value.unknown !== undefined) parts.push(...value.unknown);
+      for (const { payload } of parts) size += align(HEADER_BYTES + payload.length);
+      const bytes = new Uint8Array(size);
+      const view = new DataView(bytes.buffer);
+      let at = 0;
+      for (const { type, payload } of parts) at = writeAttribute(bytes, view, at, type, payload);
+      return bytes;
     },
     decode: (bytes, path) => {
       const values: Record<string, unknown> = {};
       const unknown: UnknownAttribute[] = [];
-      for (const { type, payload } of splitAttributes(bytes, `${path}.${prefix}`)) {
+      const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+      for (let at = 0; at < bytes.length; ) {
+        const length = attributeLength(view, at, path, prefix);
+        const type = view.getUint16(at + 2, true);
         const known = byType.get(type & TYPE_MASK);
-        if (known === undefined) unknown.push({ type, payload: payload.slice() });
-        else values[known.key] = known.attribute.codec.decode(payload, `${path}.${prefix}.${known.key}`);
+        if (known === undefined) unknown.push({ type, payload: bytes.slice(at + HEADER_BYTES, at + length) });
+        else if (known.fixed !== null && length - HEADER_BYTES >= known.fixed.size)
+          values[known.key] = known.fixed.read(view, at + HEADER_BYTES);
+        else {
+          const payload = bytes.subarray(at + HEADER_BYTES, at + length);
+          values[known.key] = known.attribute.codec.decode(payload, `${path}.${prefix}.${known.key}`);
+        }
+        at += align(length);
       }
       return (unknown.length > 0 ? { ...values, unknown } : values) as AttributesValue<F>;
     },
@@ -122,26 +140,41 @@ function splitAttributes(bytes: Uint8Array, path: string): readonly UnknownAttri
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const result: UnknownAttribute[] = [];
   for (let at = 0; at < bytes.length; ) {
-    if (bytes.length - at < HEADER_BYTES) throw new DecodeError(path, `${bytes.length - at} stray bytes at ${at}`);
-    const length = view.getUint16(at, true);
-    if (length < HEADER_BYTES || at + length > bytes.length) {
-      throw new DecodeError(path, `attribute length ${length} at ${at}, ${bytes.length - at} bytes left`);
-    }
+    const length = attributeLength(view, at, path, "");
     result.push({ type: view.getUint16(at + 2, true), payload: bytes.subarray(at + HEADER_BYTES, at + length) });
     at += align(length);
   }
   return result;
 }
 
+/** Length of the attribute at `at`, its header included. @throws {DecodeError} it does not fit */
+function attributeLength(view: DataView, at: number, path: string, prefix: string): number {
+  const left = view.byteLength - at;
+  const where = () => (prefix === "" ? path : `${path}.${prefix}`);
+  if (left < HEADER_BYTES) throw new DecodeError(where(), `${left} stray bytes at ${at}`);
+  const length = view.getUint16(at, true);
+  if (length >= HEADER_BYTES && length <= left) return length;
+  throw new DecodeError(where(), `attribute length ${length} at ${at}, ${left} bytes left`);
+}
+
 function encodeAttribute(type: number, payload: Uint8Array): Uint8Array {
+  const bytes = new Uint8Array(align(HEADER_BYTES + payload.length));
+  writeAttribute(bytes, new DataView(bytes.buffer), 0, type, payload);
+  return bytes;
+}
+
+/** @returns where the next one begins */
+function writeAttribute(bytes: Uint8Array, view: DataView, at: number, type: number, payload: Uint8Array): number {
   const length = HEADER_BYTES + payload.length;
   if (length > 0xffff) throw new RangeError(`attribute ${type & TYPE_MASK}: ${payload.length} bytes do not fit`);
-  const bytes = new Uint8Array(align(length));
-  const view = new DataView(bytes.buffer);
-  view.setUint16(0, length, true);
-  view.setUint16(2, type, true);
-  bytes.set(payload, HEADER_BYTES);
-  return bytes;
+  view.setUint16(at, length, true);
+  view.setUint16(at + 2, type, true);
+  bytes.set(payload, at + HEADER_BYTES);
+  return at + align(length);
+}
+
+function fixedCodec(codec: Codec<unknown>): FixedCodec<unknown> | null {
+  return "read" in codec ? (codec as FixedCodec<unknown>) : null;
 }
 
 /** NLA_ALIGN and NLMSG_ALIGN: the next multiple of 4, for every length of 32 bits; `&` of the sum would be negative from 2³¹-3 on. */

@@ -18,43 +18,51 @@ export type Codec<T> = {
   decode(bytes: Uint8Array, path: string): T;
 };
 
-/** A codec whose bytes have a fixed length; structs are made of these. */
-export type FixedCodec<T> = Codec<T> & { readonly size: number };
+/**
+ * A codec whose bytes have a fixed length; structs are made of these. `read` and `write` work on bytes that are there, at
+ * `at` of the view, and allocate nothing: reading the kernel is mostly these.
+ */
+export type FixedCodec<T> = Codec<T> & {
+  readonly size: number;
+  read(view: DataView, at: number): T;
+  /** `path` and `key` name the value, for messages only. @throws {RangeError} */
+  write(view: DataView, at: number, value: T, path: string, key: string): void;
+};
 
 export type ValueOf<C> = C extends Codec<infer T> ? T : never;
 
-function fixed<T>(
-  size: number,
-  write: (view: DataView, value: T, path: string) => void,
-  read: (view: DataView) => T,
-): FixedCodec<T> {
+function fixed<T>(size: number, write: FixedCodec<T>["write"], read: FixedCodec<T>["read"]): FixedCodec<T> {
   return {
     size,
+    read,
+    write,
     encode: (value, path) => {
       const bytes = new Uint8Array(size);
-      write(new DataView(bytes.buffer), value, path);
+      write(new DataView(bytes.buffer), 0, value, path, "");
       return bytes;
     },
     decode: (bytes, path) => {
       if (bytes.length < size) throw new DecodeError(path, `${size} bytes needed, ${bytes.length} found`);
-      return read(new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength));
+      return read(new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), 0);
     },
   };
 }
 
+const joined = (path: string, key: string) => (key === "" ? path : `${path}.${key}`);
+
 function unsigned(
   size: 1 | 2 | 4,
-  write: (view: DataView, value: number) => void,
-  read: (view: DataView) => number,
+  write: (view: DataView, at: number, value: number) => void,
+  read: (view: DataView, at: number) => number,
 ): FixedCodec<number> {
   const limit = 2 ** (size * 8);
   return fixed(
     size,
-    (view, value, path) => {
+    (view, at, value, path, key) => {
       if (!Number.isInteger(value) || value < 0 || value >= limit) {
-        throw new RangeError(`${path}: ${value} is not a whole number 0..${limit - 1}`);
+        throw new RangeError(`${joined(path, key)}: ${value} is not a whole number 0..${limit - 1}`);
       }
-      write(view, value);
+      write(view, at, value);
     },
     read,
   );
@@ -62,52 +70,52 @@ function unsigned(
 
 export const u8 = unsigned(
   1,
-  (view, value) => view.setUint8(0, value),
-  (view) => view.getUint8(0),
+  (view, at, value) => view.setUint8(at, value),
+  (view, at) => view.getUint8(at),
 );
 /** Host order; the machines we run on are little endian. */
 export const u16 = unsigned(
   2,
-  (view, value) => view.setUint16(0, value, true),
-  (view) => view.getUint16(0, true),
+  (view, at, value) => view.setUint16(at, value, true),
+  (view, at) => view.getUint16(at, true),
 );
 export const u32 = unsigned(
   4,
-  (view, value) => view.setUint32(0, value, true),
-  (view) => view.getUint32(0, true),
+  (view, at, value) => view.setUint32(at, value, true),
+  (view, at) => view.getUint32(at, true),
 );
 /** Network order. */
 export const be16 = unsigned(
   2,
-  (view, value) => view.setUint16(0, value),
-  (view) => view.getUint16(0),
+  (view, at, value) => view.setUint16(at, value),
+  (view, at) => view.getUint16(at),
 );
 export const be32 = unsigned(
   4,
-  (view, value) => view.setUint32(0, value),
-  (view) => view.getUint32(0),
+  (view, at, value) => view.setUint32(at, value),
+  (view, at) => view.getUint32(at),
 );
 export const be64 = fixed<bigint>(
   8,
-  (view, value) => view.setBigUint64(0, value),
-  (view) => view.getBigUint64(0),
+  (view, at, value) => view.setBigUint64(at, value),
+  (view, at) => view.getBigUint64(at),
 );
 /** Host order. */
 export const u64 = fixed<bigint>(
   8,
-  (view, value) => view.setBigUint64(0, value, true),
-  (view) => view.getBigUint64(0, true),
+  (view, at, value) => view.setBigUint64(at, value, true),
+  (view, at) => view.getBigUint64(at, true),
 );
 /** Signed, network order: priorities of chains. */
 export const be32s = fixed<number>(
   4,
-  (view, value) => view.setInt32(0, value),
-  (view) => view.getInt32(0),
+  (view, at, value) => view.setInt32(at, value),
+  (view, at) => view.getInt32(at),
 );
 export const i32 = fixed<number>(
   4,
-  (view, value) => view.setInt32(0, value, true),
-  (view) => view.getInt32(0, true),
+  (view, at, value) => view.setInt32(at, value, true),
+  (view, at) => view.getInt32(at, true),
 );
 
 /** Bytes as they are; decoding copies. */
@@ -134,23 +142,27 @@ export function struct<F extends Record<string, FixedCodec<unknown>>>(
   name: string,
   fields: F,
 ): FixedCodec<StructValue<F>> {
-  const entries = Object.entries(fields);
-  const size = entries.reduce((sum, [, field]) => sum + field.size, 0);
+  let size = 0;
+  const entries = Object.entries(fields).map(([key, field]) => {
+    const at = size;
+    size += field.size;
+    return { key, field, at };
+  });
+  const read = (view: DataView, start: number) => {
+    const values: Record<string, unknown> = {};
+    for (const { key, field, at } of entries) values[key] = field.read(view, start + at);
+    return values as StructValue<F>;
+  };
+  const write: FixedCodec<StructValue<F>>["write"] = (view, start, value, path, key) => {
+    const values = value as Record<string, unknown>;
+    const where = `${joined(path, key)}.${name}`;
+    for (const { key: own, field, at } of entries) field.write(view, start + at, values[own], where, own);
+  };
   return {
-    size,
-    encode: (value, path) => {
-      const values = value as Record<string, unknown>;
-      return concat(entries.map(([key, field]) => field.encode(values[key], `${path}.${name}.${key}`)));
-    },
+    ...fixed(size, write, read),
     decode: (bytes, path) => {
       if (bytes.length < size) throw new DecodeError(`${path}.${name}`, `${size} bytes needed, ${bytes.length} found`);
-      let at = 0;
-      const values: Record<string, unknown> = {};
-      for (const [key, field] of entries) {
-        values[key] = field.decode(bytes.subarray(at, at + field.size), `${path}.${name}.${key}`);
-        at += field.size;
-      }
-      return values as StructValue<F>;
+      return read(new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), 0);
     },
   };
 }

@@ -8,7 +8,7 @@ import { readFlows, readStreamTable } from "#tables";
 import { toDesired } from "./desired.js";
 import { assignOffsets, type Offsets } from "./offsets.js";
 import { Publisher } from "./publish.js";
-import { judge } from "./targets.js";
+import { judge, NOBODY } from "./targets.js";
 
 const folders: string[] = [];
 afterEach(() => {
@@ -20,7 +20,7 @@ class Instance {
   readonly #folder = mkdtempSync(join(tmpdir(), "agreement-"));
   readonly #publisher = new Publisher({ folder: this.#folder, flowsName: "flows", countOf: () => 0 });
   #offsets: Offsets = new Map();
-  #known: ReturnType<typeof judge>["known"] = new Map();
+  #judgement = NOBODY;
 
   readonly #placement: { readonly start: number; readonly isByName: boolean };
 
@@ -35,9 +35,8 @@ class Instance {
       queue: { first: 0, last: 0, isFanout: false },
       targetInterfaces: null,
     });
-    const { known, served } = judge(desired.targets, this.#known, new Map(), 0);
-    this.#known = known;
-    expect(this.#publisher.publish(desired, served).failures).toEqual([]);
+    this.#judgement = judge(desired.targets, this.#judgement, new Map(), 0);
+    expect(this.#publisher.publish(desired, this.#judgement.served).failures).toEqual([]);
   }
 
   /** Rules and, by stream, position → target index and target index → fwmark, as the data plane reads them. */

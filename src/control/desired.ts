@@ -46,33 +46,49 @@ export function evicted(configuration: Configuration): Configuration {
   return { ...configuration, streams: [], flows: [], targets: [] };
 }
 
-/** Streams without an offset, and what belongs to them, are left out. Pure. */
+/** Streams without an offset, and what belongs to them, are left out. Pure, but for what `known` remembers. */
 export function toDesired(
   configuration: Configuration,
   offsets: Offsets,
   place: KernelPlace,
-  rulesOf: FlowRules["of"] = new FlowRules().of,
+  known = { flows: new FlowRules(), targets: new MarkedTargets() },
 ): Desired {
   const tables = new Map<string, DesiredTable & { readonly targets: Map<number, number> }>();
   for (const { name, maxTargets } of configuration.streams) {
     const table = { size: maxTargets * POSITIONS_PER_TARGET, maxTargets, targets: new Map() };
     if (offsets.has(name)) tables.set(tableName(name), table);
   }
-  const targets: DesiredTarget[] = [];
-  for (const target of configuration.targets) {
-    const table = tables.get(tableName(target.stream));
-    if (table === undefined) continue;
-    const fwmark = offsets.get(target.stream)!.offset + target.identifier;
-    table.targets.set(target.identifier - 1, fwmark);
-    targets.push({ ...target, fwmark });
-  }
-  const flows = rulesOf(configuration.flows.filter(({ stream }) => tables.has(tableName(stream))));
+  const served = configuration.targets.filter(({ stream }) => tables.has(tableName(stream)));
+  const targets = known.targets.of(served, offsets);
+  for (const { stream, identifier, fwmark } of targets)
+    tables.get(tableName(stream))!.targets.set(identifier - 1, fwmark);
+  const flows = known.flows.of(configuration.flows.filter(({ stream }) => tables.has(tableName(stream))));
   const vips = configuration.vips.map(({ prefix }) => prefix);
   const portNats = configuration.conduit.portNats.map((nat) => ({
     ...nat,
     vips: nat.vips.map(({ prefix }) => prefix),
   }));
   return { kernel: { targets, vips, portNats, ...place }, tables, flows, targets };
+}
+
+/** Targets with their marks. Equal ones stay the same objects, so that `===` tells whether there is anything to do. */
+export class MarkedTargets {
+  #known: ReadonlyMap<Target, DesiredTarget> = new Map();
+  #last: readonly DesiredTarget[] = [];
+
+  /** Returns the same array when the targets and their marks are the same. */
+  of(targets: readonly Target[], offsets: Offsets): readonly DesiredTarget[] {
+    const marked = targets.map((target): DesiredTarget => {
+      const fwmark = offsets.get(target.stream)!.offset + target.identifier;
+      const known = this.#known.get(target);
+      return known?.fwmark === fwmark ? known : { ...target, fwmark };
+    });
+    const isSame = marked.length === this.#last.length && marked.every((target, i) => target === this.#last[i]);
+    if (isSame) return this.#last;
+    this.#known = new Map(targets.map((target, i) => [target, marked[i]!]));
+    this.#last = marked;
+    return marked;
+  }
 }
 
 /** Flows as rules of the data plane. A flow that is the same object as before is not read again. */

@@ -2,6 +2,7 @@
 // For tests and tools
 export { mergeFlows, tableName } from "./desired.js";
 export { unpublish } from "./publish.js";
-export { Reconciler, type Turn } from "./reconcile.js";
+export { Reconciler } from "./reconcile.js";
+export type { Turn } from "./reconciler-options.js";
 export type { Status } from "./status.js";
 export type { Log } from "./turn-log.js";

@@ -46,8 +46,12 @@ const wanted: Pick<Configuration, "streams" | "flows" | "conduit"> = {
 const TARGET: Target = { stream: "web", identifier: 3, addresses: ["172.16.0.3"] };
 const pending = { kind: "pending", cause: "noRoute", reason: "no way", isUsable: false } as const;
 const known = (before: KnownTargets, isThere: boolean, fault: boolean, nowMs: number) =>
-  judge(isThere ? [{ ...TARGET, fwmark: 5_003 }] : [], before, fault ? new Map([[5_003, pending]]) : new Map(), nowMs)
-    .known;
+  judge(
+    isThere ? [{ ...TARGET, fwmark: 5_003 }] : [],
+    { known: before, served: new Set() },
+    fault ? new Map([[5_003, pending]]) : new Map(),
+    nowMs,
+  ).known;
 
 test("what comes, changes and goes is told in the words, and with the keys, that operators of Meridio search for", () => {
   const { log, lines, take } = recorded();

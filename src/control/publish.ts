@@ -4,8 +4,10 @@ import {
   createStreamTable,
   deleteRegion,
   ensureFlows,
+  flowsGeneration,
   hasRegion,
   readStreamTable,
+  streamStamp,
   updateFlows,
   updateStreamTable,
 } from "#tables";
@@ -24,13 +26,25 @@ type PublishFailure = { readonly name: string; readonly message: string };
 
 export type Published = { readonly changes: readonly string[]; readonly failures: readonly PublishFailure[] };
 
+/** What was published, and what of. */
+type PublishedTable = Pick<DesiredTable, "maxTargets" | "targets"> & {
+  /** Of the table in memory as we left it. */
+  readonly stamp: string;
+  readonly table: DesiredTable;
+  readonly served: ReadonlySet<number>;
+};
+
 /** Puts tables and flow rules in force. Remembers what it published, so that a turn costs only what changed. */
 export class Publisher {
   readonly #place: TablePlace;
   /** As published, by name. */
-  readonly #tables = new Map<string, Pick<DesiredTable, "maxTargets" | "targets">>();
+  readonly #tables = new Map<string, PublishedTable>();
   #flows: readonly FlowRule[] | null = null;
   #names = "";
+  /** Tables that somebody else may have changed. */
+  readonly #doubtful = new Set<string>();
+  /** Number of the flow rules in memory as we left them; null: not known. */
+  #flowsGeneration: number | null = null;
 
   constructor(place: TablePlace) {
     this.#place = place;
@@ -64,22 +78,37 @@ export class Publisher {
 
   /** The next time everything is compared with what is in memory: somebody else may have written there. */
   forget(): void {
-    this.#tables.clear();
-    this.#flows = null;
+    for (const name of this.#tables.keys()) this.#doubtful.add(name);
+    if (this.#flowsGeneration === null || this.#flowsGeneration !== this.#readFlowsGeneration()) this.#flows = null;
     this.#names = "";
   }
 
+  #readFlowsGeneration(): number | null {
+    try {
+      return flowsGeneration(this.#place.folder, this.#place.flowsName);
+    } catch {
+      return null; // gone, or no rules: made anew by the next turn
+    }
+  }
+
   #publishTable(name: string, table: DesiredTable, served: ReadonlySet<number>): readonly string[] {
-    const targets = new Map([...table.targets].filter(([, fwmark]) => served.has(fwmark)));
+    if (this.#doubtful.delete(name) && streamStamp(this.#place.folder, name) !== this.#tables.get(name)?.stamp)
+      this.#tables.delete(name);
     const last = this.#tables.get(name);
-    if (last?.maxTargets === table.maxTargets && isSame(last.targets, targets)) return [];
+    if (last?.table === table && last.served === served) return [];
+    const targets = new Map([...table.targets].filter(([, fwmark]) => served.has(fwmark)));
+    const { maxTargets } = table;
+    if (last?.maxTargets === maxTargets && isSame(last.targets, targets)) {
+      this.#tables.set(name, { ...last, table, served });
+      return [];
+    }
     const { folder } = this.#place;
     const created = ensureTable(folder, name, table) ? [`table ${name} created`] : [];
-    const { changed } = updateStreamTable(folder, name, (active) => {
+    const { changed, stamp } = updateStreamTable(folder, name, (active) => {
       active.fill(-1);
       for (const [index, fwmark] of targets) active[index] = fwmark;
     });
-    this.#tables.set(name, { maxTargets: table.maxTargets, targets });
+    this.#tables.set(name, { maxTargets, targets, table, served, stamp });
     return changed ? [...created, `table ${name} published`] : created;
   }
 
@@ -87,8 +116,13 @@ export class Publisher {
     if (this.#flows === flows) return [];
     const { folder, flowsName, countOf } = this.#place;
     ensureFlows(folder, flowsName);
+    const before = this.#readFlowsGeneration();
     const { changed } = updateFlows(folder, flowsName, (present) => mergeFlows(present, flows), countOf);
     this.#flows = flows;
+    // Any other number than the one we made says that somebody else has written meanwhile: then it is looked at again.
+    const after = this.#readFlowsGeneration();
+    const isOurs = before !== null && after === (changed ? (before + 1) >>> 0 : before);
+    this.#flowsGeneration = isOurs ? after : null;
     return changed ? [`${flows.length} flow rules published`] : [];
   }
 
@@ -104,7 +138,9 @@ export class Publisher {
 }
 
 function isSame(a: ReadonlyMap<number, number>, b: ReadonlyMap<number, number>): boolean {
-  return a.size === b.size && [...a].every(([index, fwmark]) => b.get(index) === fwmark);
+  if (a.size !== b.size) return false;
+  for (const [index, fwmark] of a) if (b.get(index) !== fwmark) return false;
+  return true;
 }
 
 /** Makes the table unless one of these sizes is there; one that is there keeps its targets until it is updated. */

@@ -7,60 +7,50 @@ import {
   formatEvent,
   formatPlan,
   formatStep,
+  type KernelEvent,
   NOTHING_DESIRED,
   type Plan,
   planLength,
   type Refusal,
-  type Steering,
   type Step,
 } from "#steering";
-import { type Desired, evicted, FlowRules, type KernelPlace, tableName, toDesired } from "./desired.js";
+import { type Desired, evicted, FlowRules, MarkedTargets, tableName, toDesired } from "./desired.js";
 import { surplusInterfaces } from "./interfaces.js";
-import { assignOffsets, type OffsetPlacement, type Offsets } from "./offsets.js";
+import { assignOffsets, type Offsets } from "./offsets.js";
 import { OperatorLog } from "./operator-log.js";
 import { ProbeRound } from "./probes.js";
-import { type Published, Publisher, type TablePlace } from "./publish.js";
+import { type Published, Publisher } from "./publish.js";
+import type { ReconcilerOptions } from "./reconciler-options.js";
 import { RepairWatch } from "./repairs.js";
 import { readOffsets, writeOffsets } from "./state-file.js";
-import { configurationStatus, idleTargets, type Status, streamStatus, targetStatus } from "./status.js";
-import { faultsOf, type Judgement, judge } from "./targets.js";
-import { type Log, TurnLog } from "./turn-log.js";
+import {
+  configurationStatus,
+  countStreams,
+  groupByStream,
+  idleTargets,
+  type Status,
+  type StreamCount,
+  streamStatus,
+  targetStatus,
+} from "./status.js";
+import { faultsOf, judge, NOBODY, usableMarks } from "./targets.js";
+import { TurnLog } from "./turn-log.js";
 import { TurnTimer } from "./turn-timer.js";
+import { VerifySchedule } from "./verify-schedule.js";
 
-export type ReconcilerOptions = {
-  readonly steering: Steering;
-  readonly place: TablePlace;
-  readonly kernelPlace: KernelPlace;
-  /** Where the ranges of streams go: fwmarks begin one above `start`. */
-  readonly offsetPlacement: OffsetPlacement;
-  /** The kernel and the tables are read back so often even when nothing tells of a change, in ms. */
-  readonly verifyIntervalMs: number;
-  /** Each target is asked once in this time whether it is there, in ms; 0: never. */
-  readonly probeIntervalMs: number;
-  /** Names of the interfaces to targets that are ours to set down begin so; null: no interface is ours. */
-  readonly ownInterfaces: string | null;
-  /** Whether every queue is served; until then no VIP is added, since its packets would be dropped. */
-  readonly isDataPlaneReady: () => boolean;
-  /** `status()` may say something else than before. */
-  readonly onChange?: () => void;
-  /** Told after each turn. */
-  readonly onTurn?: (turn: Turn) => void;
-  /** A clock that never goes back, in ms. */
-  readonly nowMs: () => number;
-  readonly log: Log;
-};
-
-/** What a turn cost and did, for metrics; what came of it says {@link Reconciler.status}. */
-export type Turn = {
-  readonly durationMs: number;
-  /** Changes of the kernel that were tried. */
-  readonly kernelSteps: number;
-  /** Those that put right what was changed or gone. */
-  readonly repairs: number;
-  /** Changes that the kernel, or the shared memory, refused; they are tried again. */
-  readonly failedSteps: number;
-  /** Why the turn broke off; null: it went through. */
-  readonly error: string | null;
+/** What is desired, with what it follows from. */
+type Wanted = {
+  readonly configuration: Configuration;
+  readonly isBlocked: boolean;
+  /** What is left of the configuration while no frontend is announced. */
+  readonly wanted: Configuration;
+  readonly desired: Desired;
+  /** The part of the kernel's that can be served. */
+  readonly kernel: DesiredKernel;
+  readonly refusals: readonly Refusal[];
+  readonly offsets: Offsets;
+  /** Streams without a range. */
+  readonly homeless: readonly string[];
 };
 
 /** Events of the kernel come in swarms; one turn per so many ms is enough. */
@@ -70,10 +60,10 @@ const LAST_RETRY_MS = 5_000;
 const PROBE_TICK_MS = 200;
 /** Commands of the last repair that are remembered for the status. */
 const MOST_COMMANDS = 10;
+/** Those that are ready are asked in larger lots: every wake-up costs as much as some questions. */
+const READY_TICKS = 5;
 /** A target that is lost is asked so often, to come back soon. */
 const LOST_PROBE_INTERVAL_MS = 1_000;
-
-const NOBODY: Judgement = { known: new Map(), served: new Set(), changed: [], nextReturnMs: Number.POSITIVE_INFINITY };
 
 /**
  * The configuration flow. Level-triggered: each turn compares the whole wanted state with the whole actual one, whatever
@@ -82,7 +72,9 @@ const NOBODY: Judgement = { known: new Map(), served: new Set(), changed: [], ne
 export class Reconciler {
   readonly #options: ReconcilerOptions;
   readonly #publisher: Publisher;
-  readonly #flowRules = new FlowRules();
+  readonly #known = { flows: new FlowRules(), targets: new MarkedTargets() };
+  /** What was desired last, and of which configuration. */
+  #wanted: Wanted | null = null;
   readonly #repairs = new RepairWatch();
   readonly #log: TurnLog;
   readonly #operatorLog: OperatorLog;
@@ -92,10 +84,13 @@ export class Reconciler {
   #isStopping = false;
   #offsets: Offsets;
   #savedOffsets: string;
+  /** Those of which the last try to save them went well. */
+  #keptOffsets: Offsets | null = null;
   #judgement = NOBODY;
   #published: Published = { changes: [], failures: [] };
   readonly #timer: TurnTimer;
-  #verifyAtMs = 0;
+  readonly #verification: VerifySchedule;
+  #probeTicks = 0;
   #retryMs = FIRST_RETRY_MS;
   /** Changes of the kernel in this turn. */
   #steps = 0;
@@ -108,6 +103,7 @@ export class Reconciler {
 
   constructor(options: ReconcilerOptions) {
     this.#options = options;
+    this.#verification = new VerifySchedule(options.verifyIntervalMs);
     this.#timer = new TurnTimer(options.nowMs, () => this.#turn());
     this.#log = new TurnLog(options.log);
     this.#operatorLog = new OperatorLog(options.log, options.kernelPlace.targetInterfaces);
@@ -120,13 +116,15 @@ export class Reconciler {
   /** Begins to follow the kernel's changes, and to ask targets whether they are there. */
   start(): void {
     const { steering, log } = this.#options;
-    const stopWatch = steering.watch(
-      () => this.wake(EVENT_INTERVAL_MS),
-      (event) => {
-        log.trace("kernel tells", () => ({ event: formatEvent(event) }));
-        this.#operatorLog.event(event);
-      },
-    );
+    const wake = () => this.wake(EVENT_INTERVAL_MS);
+    const onHeard = () => {
+      if (this.#usable().lost.length > 0) wake();
+    };
+    const onEvent = (event: KernelEvent) => {
+      log.trace("kernel tells", () => ({ event: formatEvent(event) }));
+      this.#operatorLog.event(event);
+    };
+    const stopWatch = steering.watch(wake, { onEvent, onHeard });
     const probing = setInterval(() => this.#probe(), PROBE_TICK_MS);
     probing.unref();
     this.#stopFollowing = () => {
@@ -144,6 +142,7 @@ export class Reconciler {
       this.#operatorLog.frontend(isFrontendAnnounced);
     this.#configuration = configuration;
     this.#isFrontendAnnounced = isFrontendAnnounced;
+    this.#verification.changed(this.#options.nowMs());
     this.wake(0);
   }
 
@@ -170,7 +169,7 @@ export class Reconciler {
     let problem: string | null = null;
     this.#steps = 0;
     try {
-      if (startMs >= this.#verifyAtMs) this.#verify(startMs);
+      if (this.#verification.take(startMs)) this.#verify();
       failures = this.#reconcile(configuration);
     } catch (error) {
       problem = (error as Error).message;
@@ -182,7 +181,7 @@ export class Reconciler {
     this.#counts.turns++;
     if (failures.length > 0) this.#counts.failedTurns++;
     this.#log.failures(failures);
-    this.wake(Math.min(this.#verifyAtMs, this.#judgement.nextReturnMs) - endMs);
+    this.wake(Math.min(this.#verification.atMs, this.#judgement.nextReturnMs) - endMs);
     if (failures.length > 0) this.#retry();
     else this.#retryMs = FIRST_RETRY_MS;
     const repairs = this.#repairs.count - repairsBefore;
@@ -220,24 +219,33 @@ export class Reconciler {
     ];
   }
 
-  #desiredOf(configuration: Configuration) {
+  /** The same object as the last time when nothing that decides has changed. */
+  #desiredOf(configuration: Configuration): Wanted {
     const { steering, offsetPlacement, kernelPlace } = this.#options;
+    const last = this.#wanted;
+    const isBlocked = this.#isFrontendAnnounced === false;
+    const isPlaced = last?.configuration.streams === configuration.streams && last.offsets === this.#offsets;
+    if (isPlaced && last.configuration === configuration && last.isBlocked === isBlocked) return last;
     // Streams keep their marks while no frontend is there, and those that leave meanwhile free them (R13).
-    const { offsets, refused: homeless } = assignOffsets(configuration.streams, this.#offsets, offsetPlacement);
-    const wanted = this.#isFrontendAnnounced === false ? evicted(configuration) : configuration;
-    const desired = toDesired(wanted, offsets, kernelPlace, this.#flowRules.of);
-    const { admitted: kernel, refusals } = admit(desired.kernel, steering.features); // what can be served of it
-    return { wanted, desired, kernel, refusals, offsets, homeless };
+    const { offsets, refused: homeless } = isPlaced
+      ? { offsets: last.offsets, refused: last.homeless }
+      : assignOffsets(configuration.streams, this.#offsets, offsetPlacement);
+    const wanted = isBlocked ? evicted(configuration) : configuration;
+    const desired = toDesired(wanted, offsets, kernelPlace, this.#known);
+    const { admitted: kernel, refusals } = admit(desired.kernel, steering.features, steering.memo); // what can be served of it
+    this.#wanted = { configuration, isBlocked, wanted, desired, kernel, refusals, offsets, homeless };
+    return this.#wanted;
   }
 
   /** @returns what could not be saved; the ranges are in force nevertheless */
   #keepOffsets(offsets: Offsets): readonly string[] {
+    if (offsets === this.#keptOffsets) return [];
     const text = JSON.stringify([...offsets]);
     this.#offsets = offsets;
-    if (text === this.#savedOffsets) return [];
     try {
-      writeOffsets(this.#options.place.folder, offsets);
+      if (text !== this.#savedOffsets) writeOffsets(this.#options.place.folder, offsets);
       this.#savedOffsets = text;
+      this.#keptOffsets = offsets;
       return [];
     } catch (error) {
       return [`fwmark ranges are not saved, a restart may give others: ${(error as Error).message}`];
@@ -247,7 +255,7 @@ export class Reconciler {
   #judge(desired: Desired, failed: readonly Failure[], refusals: readonly Refusal[]): void {
     const { steering, nowMs } = this.#options;
     const faults = faultsOf(failed, refusals, steering.brokenPaths());
-    this.#judgement = judge(desired.targets, this.#judgement.known, faults, nowMs());
+    this.#judgement = judge(desired.targets, this.#judgement, faults, nowMs());
     const { changed } = this.#judgement;
     // What has a way again is asked at once whether it is there; probes in turn would take a second.
     const healing = changed.filter(({ state }) => state.kind === "unreachable" && state.isUsable);
@@ -275,8 +283,7 @@ export class Reconciler {
   }
 
   /** Reads back what is otherwise known by events and from memory. */
-  #verify(nowMs: number): void {
-    this.#verifyAtMs = nowMs + this.#options.verifyIntervalMs;
+  #verify(): void {
     this.#publisher.forget();
     if (this.#options.steering.verify()) return;
     this.#counts.driftsFound++;
@@ -290,13 +297,23 @@ export class Reconciler {
   }
 
   #probe(): void {
-    const known = [...this.#judgement.known.values()].filter(({ state }) => state.isUsable);
-    const marks = (isReady: boolean) =>
-      known.filter(({ state }) => (state.kind === "ready") === isReady).map(({ target }) => target.fwmark);
-    const { ready, lost } = this.#probes;
-    this.#options.steering.probe(
-      new Set([...ready.next(marks(true), PROBE_TICK_MS), ...lost.next(marks(false), PROBE_TICK_MS)]),
-    );
+    const { ready, lost } = this.#usable();
+    const isReadyTurn = ++this.#probeTicks % READY_TICKS === 0;
+    const asked = isReadyTurn ? this.#probes.ready.next(ready, PROBE_TICK_MS * READY_TICKS) : [];
+    const askedLost = this.#probes.lost.next(lost, PROBE_TICK_MS);
+    if (asked.length + askedLost.length > 0) this.#options.steering.probe(new Set([...asked, ...askedLost]));
+  }
+
+  /** Streams in force with their flows in force and ready targets: in short what {@link status} says, at little cost. */
+  inForce(): readonly StreamCount[] {
+    if (this.#configuration === null || this.#isFrontendAnnounced === false) return [];
+    const { known } = this.#judgement;
+    return countStreams(this.#configuration, this.#offsets, known, this.#published.failures);
+  }
+
+  #usable() {
+    const { known } = this.#judgement;
+    return this.#options.steering.memo.last("usable targets", [known], () => usableMarks(known));
   }
 
   /** What is, and why. Plain data. */
@@ -308,9 +325,11 @@ export class Reconciler {
     const tried = [...known.values()].map((one) => targetStatus(one, served, now));
     const targets = [...tried, ...idleTargets(this.#configuration, tried, isBlocked)];
     const faults = new Map(this.#published.failures.map(({ name, message }) => [name, message]));
-    const streams = (this.#configuration?.streams ?? []).map((stream) =>
-      streamStatus(stream, this.#offsets.get(stream.name)?.offset ?? null, targets, faults.get(tableName(stream.name))),
-    );
+    const byStream = groupByStream(targets);
+    const streams = (this.#configuration?.streams ?? []).map((stream) => {
+      const offset = this.#offsets.get(stream.name)?.offset ?? null;
+      return streamStatus(stream, offset, byStream.get(stream.name) ?? [], faults.get(tableName(stream.name)));
+    });
     const isReady = isDataPlaneReady();
     const last = this.#lastTurn;
     const repair = this.#lastRepair;

@@ -1,7 +1,9 @@
 import type { Configuration, Flow, Stream, Target, Vip } from "#model";
 import type { Refusal } from "#steering";
+import { tableName } from "./desired.js";
+import type { Offsets } from "./offsets.js";
 import type { TargetState } from "./target-state.js";
-import type { KnownTarget } from "./targets.js";
+import type { KnownTarget, KnownTargets } from "./targets.js";
 
 /** What the control plane does and why, as plain data: for `status`, `--debug`, metrics, health and availability. */
 export type Status = {
@@ -74,6 +76,41 @@ type TurnReport = {
   readonly failures: readonly string[];
 };
 
+export function groupByStream(targets: readonly TargetStatus[]): ReadonlyMap<string, readonly TargetStatus[]> {
+  const groups = new Map<string, TargetStatus[]>();
+  for (const target of targets) {
+    const group = groups.get(target.stream);
+    if (group === undefined) groups.set(target.stream, [target]);
+    else group.push(target);
+  }
+  return groups;
+}
+
+/** A stream in force. */
+export type StreamCount = { readonly name: string; readonly flows: number; readonly ready: number };
+
+/** Streams that have a range of fwmarks, with the flows whose rules are in force and the targets that are ready. */
+export function countStreams(
+  { streams, flows }: Configuration,
+  offsets: Offsets,
+  known: KnownTargets,
+  failures: readonly { readonly name: string }[],
+): readonly StreamCount[] {
+  const faulty = new Set(failures.map(({ name }) => name));
+  const counts = new Map(
+    streams.filter(({ name }) => offsets.has(name)).map(({ name }) => [name, { name, flows: 0, ready: 0 }]),
+  );
+  for (const { stream } of flows) {
+    const count = counts.get(stream);
+    if (count !== undefined && !faulty.has(tableName(stream))) count.flows++;
+  }
+  for (const { target, state } of known.values()) {
+    const count = counts.get(target.stream);
+    if (count !== undefined && state.kind === "ready") count.ready++;
+  }
+  return [...counts.values()];
+}
+
 /** Parts of a status that the configuration tells. */
 export function configurationStatus(
   configuration: Configuration | null,
@@ -120,10 +157,9 @@ export function idleTargets(
 export function streamStatus(
   { name, maxTargets }: Stream,
   offset: number | null,
-  targets: readonly TargetStatus[],
+  own: readonly TargetStatus[],
   tableFault: string | undefined,
 ): StreamStatus {
-  const own = targets.filter(({ stream }) => stream === name);
   const count = (kind: TargetState["kind"]) => own.filter(({ state }) => state === kind).length;
   const counts = { ready: count("ready"), pending: count("pending"), unreachable: count("unreachable") };
   const isDesperate = counts.ready === 0 && own.some(({ isServed }) => isServed);

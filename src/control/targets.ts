@@ -5,13 +5,13 @@ import { type Fault, nextState, servedTargets, type TargetState } from "./target
 /** A target and how it does. */
 export type KnownTarget = { readonly target: DesiredTarget; readonly state: TargetState };
 
-/** By stream and identifier. */
-export type KnownTargets = ReadonlyMap<string, KnownTarget>;
+/** By fwmark. One whose target and state are as before is the same object. */
+export type KnownTargets = ReadonlyMap<number, KnownTarget>;
 
 /** What became of all targets in one turn. */
 export type Judgement = {
   readonly known: KnownTargets;
-  /** fwmarks that get packets. */
+  /** fwmarks that get packets; the same set as before when nothing about any target changed. */
   readonly served: ReadonlySet<number>;
   /** Those whose kind of state or cause is another one than before, new ones that are not ready among them. */
   readonly changed: readonly KnownTarget[];
@@ -19,23 +19,33 @@ export type Judgement = {
   readonly nextReturnMs: number;
 };
 
+/** The judgement before the first. */
+export const NOBODY: Judgement = {
+  known: new Map(),
+  served: new Set(),
+  changed: [],
+  nextReturnMs: Number.POSITIVE_INFINITY,
+};
+
 /** Judges every target by what the kernel refused and where its path is broken. Pure. */
 export function judge(
   targets: readonly DesiredTarget[],
-  before: KnownTargets,
+  before: Pick<Judgement, "known" | "served">,
   faults: ReadonlyMap<number, Fault>,
   nowMs: number,
 ): Judgement {
-  const known = new Map<string, KnownTarget>();
+  const known = new Map<number, KnownTarget>();
   const byStream = new Map<string, KnownTarget[]>();
   const changed: KnownTarget[] = [];
   let nextReturnMs = Number.POSITIVE_INFINITY;
+  let isSame = targets.length === before.known.size;
   for (const target of targets) {
-    const key = `${target.stream}\n${target.identifier}`;
-    const last = before.get(key);
+    const last = before.known.get(target.fwmark);
     const lastState = last !== undefined && isSameTarget(last.target, target) ? last.state : null;
-    const one = { target, state: nextState(lastState, faults.get(target.fwmark) ?? null, nowMs) };
-    known.set(key, one);
+    const state = nextState(lastState, faults.get(target.fwmark) ?? null, nowMs);
+    const one = last?.target === target && last.state === state ? last : { target, state };
+    known.set(target.fwmark, one);
+    isSame &&= one === last;
     const others = byStream.get(target.stream);
     if (others === undefined) byStream.set(target.stream, [one]);
     else others.push(one);
@@ -43,12 +53,26 @@ export function judge(
     if (isNews) changed.push(one);
     nextReturnMs = Math.min(nextReturnMs, one.state.returnsAtMs ?? Number.POSITIVE_INFINITY);
   }
+  if (isSame) return { known: before.known, served: before.served, changed, nextReturnMs };
   const served = [...byStream.values()].flatMap((stream) => servedTargets(stream).map(({ target }) => target.fwmark));
   return { known, served: new Set(served), changed, nextReturnMs };
 }
 
+/** fwmarks of the targets that have a way: those that are ready, and the others. */
+export function usableMarks(known: KnownTargets): {
+  readonly ready: readonly number[];
+  readonly lost: readonly number[];
+} {
+  const marks = { ready: [] as number[], lost: [] as number[] };
+  for (const { target, state } of known.values())
+    if (state.isUsable) marks[state.kind === "ready" ? "ready" : "lost"].push(target.fwmark);
+  return marks;
+}
+
 function isSameTarget(a: DesiredTarget, b: DesiredTarget): boolean {
-  return a.fwmark === b.fwmark && (a.addresses === b.addresses || a.addresses.join() === b.addresses.join());
+  if (a === b) return true;
+  const isSamePlace = a.stream === b.stream && a.identifier === b.identifier;
+  return isSamePlace && (a.addresses === b.addresses || a.addresses.join() === b.addresses.join());
 }
 
 /** What the kernel refused and where paths are broken, as faults of targets by fwmark. Pure. */

@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { MOST_PER_SECOND, ProbeRound } from "./probes.js";
 import { TurnTimer } from "./turn-timer.js";
+import { VerifySchedule } from "./verify-schedule.js";
 
 beforeEach(() => vi.useFakeTimers());
 afterEach(() => vi.useRealTimers());
@@ -50,4 +51,17 @@ test("the earliest wish counts, and a turn is followed by a rest as long as it t
   timer.stop();
   vi.advanceTimersByTime(10_000);
   expect(begun).toHaveLength(2);
+});
+
+test("reading back is due at once, then in intervals, and waits for changes to end, but not for ever", () => {
+  const schedule = new VerifySchedule(10_000);
+  expect([schedule.take(5), schedule.take(9_000), schedule.take(10_005)]).toEqual([true, false, true]);
+  schedule.changed(19_900);
+  expect([schedule.take(20_005), schedule.take(20_899), schedule.take(20_900)]).toEqual([false, false, true]);
+  const taken: number[] = [];
+  for (let nowMs = 20_900; nowMs < 150_000; nowMs += 100) {
+    schedule.changed(nowMs);
+    if (schedule.take(nowMs)) taken.push(nowMs);
+  }
+  expect(taken).toEqual([80_900, 140_900]);
 });

@@ -46,16 +46,17 @@ export class FragmentSweeper {
     this.#records = new FragmentRecords(memory.recordMemory, memory, memory.workers + 1);
   }
 
-  /** One step; a large table takes several for a round. */
-  step(): void {
+  /** One step; a large table takes several for a round. @returns whether it was a round's last */
+  step(): boolean {
     const to = Math.min(this.#next + PLACES_PER_STEP, this.#records.places);
     this.expired += this.#records.sweep(this.#next, to, this.#nowMs(), this.#count);
     this.#next = to;
-    if (to < this.#records.places) return;
+    if (to < this.#records.places) return false;
     this.live = this.#count.live;
     this.liveExtra = this.#count.extra;
     this.#next = 0;
     this.#count.live = 0;
     this.#count.extra = 0;
+    return true;
   }
 }

@@ -1,5 +1,6 @@
+import { createHash } from "node:crypto";
 import { concat } from "#bytes";
-import type { DatagramSocket } from "#sys";
+import { type DatagramSocket, errnoName } from "#sys";
 import { NetlinkError } from "./error.js";
 import {
   decodeOutcome,
@@ -58,6 +59,33 @@ export class NetlinkConnection {
   }
 
   /**
+   * Sends requests in one datagram, of which the kernel works off each for itself, in order. Only the last one's success is
+   * told, and with it that there are no more refusals.
+   * @returns errno names of those refused, by index
+   */
+  requestAll(requests: readonly Omit<Request, "operation">[]): ReadonlyMap<number, string> {
+    const refused = new Map<number, string>();
+    if (requests.length === 0) return refused;
+    const first = this.#sequence + 1;
+    const last = this.#sequence + requests.length;
+    this.#sequence = last;
+    const parts = requests.map(({ type, flags, body }, i) => {
+      const acknowledge = first + i === last ? NLM_F_ACK : 0;
+      return encodeMessage(type, flags | NLM_F_REQUEST | acknowledge, first + i, body);
+    });
+    this.#socket.send(concat(parts));
+    for (;;) {
+      for (const message of this.#receive("requests")) {
+        const index = message.sequence - first;
+        if (message.type !== NLMSG_ERROR || index < 0 || index >= requests.length) continue;
+        const { errno } = decodeOutcome(message);
+        if (errno !== 0) refused.set(index, errnoName(errno));
+        if (message.sequence === last) return refused;
+      }
+    }
+  }
+
+  /**
    * Sends many requests in one datagram, framed by `begin` and `end`, which are not acknowledged (nf_tables batches).
    * The kernel applies all or none. @throws {NetlinkError} that names the first request refused
    */
@@ -107,6 +135,25 @@ export class NetlinkConnection {
       if (isEqual(before, dump)) break;
     }
     return dump.messages;
+  }
+
+  /** Equal for dumps that say the same in the same order, without decoding or keeping them. An inconsistent one is like no other. */
+  digest(operation: string, type: number, body: Uint8Array): string {
+    const sequence = ++this.#sequence;
+    this.#socket.send(encodeMessage(type, NLM_F_REQUEST | NLM_F_DUMP, sequence, body));
+    const hash = createHash("sha1");
+    let isConsistent = true;
+    for (;;) {
+      for (const message of this.#receive(operation)) {
+        if (message.sequence !== sequence) continue;
+        if ((message.flags & NLM_F_DUMP_INTR) !== 0) isConsistent = false;
+        if (message.type === NLMSG_ERROR || message.type === NLMSG_DONE) {
+          throwIfRefused(operation, message);
+          return isConsistent ? hash.digest("hex") : `inconsistent ${sequence}`;
+        }
+        hash.update(message.body);
+      }
+    }
   }
 
   #consistentDump(operation: string, type: number, body: Uint8Array): Dump {

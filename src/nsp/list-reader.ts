@@ -29,7 +29,6 @@ export type ListRules<T> = {
 export class ListReader<T> {
   readonly #rules: ListRules<T>;
   #bytes: Uint8Array | null = null;
-  #items: readonly Uint8Array[] = [];
   #candidates: readonly Candidate<T>[] = [];
   #list: ReadList<T> = { values: [], refusals: [] };
 
@@ -58,9 +57,7 @@ export class ListReader<T> {
    */
   read(bytes: Uint8Array): ReadList<T> {
     if (this.#bytes !== null && equalBytes(this.#bytes, bytes)) return this.#list;
-    const items = splitList(bytes);
-    this.#candidates = this.#decode(items);
-    this.#items = items;
+    this.#candidates = this.#decode(splitList(bytes));
     this.#bytes = bytes;
     return this.settle();
   }
@@ -96,7 +93,7 @@ export class ListReader<T> {
 
   /** Candidates of the objects; those whose bytes stood in the last answer are taken from there. */
   #decode(items: readonly Uint8Array[]): readonly Candidate<T>[] {
-    const known = this.#items;
+    const known = this.#bytes === null ? [] : splitList(this.#bytes);
     let places: Map<string, number> | null = null;
     let next = 0; // where the last answer goes on; most of it comes again in the same order
     return items.map((item) => {

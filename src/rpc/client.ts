@@ -47,6 +47,7 @@ export class RpcClient implements Disposable {
       "grpc.max_reconnect_backoff_ms": maxBackoffMs,
       "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
       "grpc.use_local_subchannel_pool": 1,
+      "grpc.enable_channelz": 0, // nobody asks for its statistics
       ...(keepaliveMs > 0
         ? { "grpc.keepalive_time_ms": keepaliveMs, "grpc.keepalive_timeout_ms": keepaliveTimeoutMs }
         : {}),

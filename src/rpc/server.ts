@@ -61,7 +61,7 @@ export type RunningServer = {
  * @throws {Error} an address cannot be listened on
  */
 export async function startServer({ services, listen, security, socketMode }: ServerOptions): Promise<RunningServer> {
-  const server = new Server({ "grpc.keepalive_time_ms": KEEPALIVE_MS });
+  const server = new Server({ "grpc.keepalive_time_ms": KEEPALIVE_MS, "grpc.enable_channelz": 0 });
   const streams = new Set<ServerWritableStream<object, object>>();
   for (const { desc, handlers } of services)
     server.addService(toServiceDefinition(desc), implement(desc, handlers, streams));

@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { admit } from "./admit.js";
 import { diff } from "./diff.js";
 import { formatPlan } from "./format.js";
-import { NftMemo } from "./nft-memo.js";
+import { Memo } from "./memo.js";
 import { type ActualKernel, type DesiredKernel, type DesiredNat, NOTHING_DESIRED } from "./state.js";
 
 const ALL = { queueStatement: "native", hasConntrack: true, hasSctpChecksum: true } as const;
@@ -23,7 +23,7 @@ const nothing = (features: ActualKernel["features"]): ActualKernel => ({
   routes: [],
   tables: new Map(),
   features,
-  memo: new NftMemo(),
+  memo: new Memo(),
 });
 
 test("D2: where the kernel cannot renew SCTP's checksum, port NATs of SCTP are refused with the reason, and no rule is made", () => {

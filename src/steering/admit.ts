@@ -1,5 +1,6 @@
-import { isIpv4, parseAddress, parsePrefix, prefixContains } from "#model";
+import { parsePrefix, prefixContains } from "#model";
 import type { NftFeatures } from "#netlink/nftables";
+import { Memo } from "./memo.js";
 import { natName } from "./nft-nat.js";
 import type { DesiredKernel, DesiredNat, Refusal } from "./state.js";
 
@@ -12,15 +13,16 @@ import type { DesiredKernel, DesiredNat, Refusal } from "./state.js";
 export function admit(
   desired: DesiredKernel,
   features: NftFeatures,
+  memo = new Memo(),
 ): { readonly admitted: DesiredKernel; readonly refusals: readonly Refusal[] } {
   const refusals: Refusal[] = [];
-  const targets = desired.targets.filter(({ fwmark, addresses }) => {
-    const families = addresses.map((address) => isIpv4(parseAddress(address)));
-    if (new Set(families).size === families.length) return true;
+  const isClear = ({ addresses }: DesiredKernel["targets"][number]) => !memo.gateways(addresses).isAmbiguous;
+  const clear = desired.targets.filter(isClear);
+  const targets = clear.length === desired.targets.length ? desired.targets : clear; // the same list where all are
+  for (const { fwmark, addresses } of targets === clear ? desired.targets.filter((one) => !isClear(one)) : []) {
     const reason = "several addresses of one family: only one default route fits into a target's routing table";
     refusals.push({ what: "target", name: addresses.join(","), reason, fwmark });
-    return false;
-  });
+  }
   const portNats: DesiredNat[] = [];
   for (const nat of desired.portNats) {
     const reason = natObstacle(nat, portNats, features);

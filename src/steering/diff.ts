@@ -1,6 +1,5 @@
-import { formatAddress, isIpv4, parseAddress } from "#model";
 import type { Family, Route, Rule } from "#netlink/route";
-import { formatGateway } from "./nft-format.js";
+import type { Memo } from "./memo.js";
 import { diffTables } from "./nft-tables.js";
 import { isTerminator, layOutRules } from "./rule-tree.js";
 import type { ActualKernel, DesiredKernel, Plan, Step } from "./state.js";
@@ -14,16 +13,14 @@ const DEFAULT_METRIC = { 4: 0, 6: 1024 } as const;
 export function diff(desired: DesiredKernel, actual: ActualKernel): Plan {
   const additions: Step[] = [];
   const removals: Step[] = [];
+  const { targets } = desired;
+  const { memo } = actual;
   for (const family of [4, 6] as const) {
-    const routes = diffRoutes(
-      family,
-      desired,
-      actual.routes.filter((route) => route.family === family),
+    const routes = memo.last(`routes ${family}`, [targets, actual.routes], () =>
+      diffRoutes(family, targets, actual.routes, memo),
     );
-    const rules = diffRules(
-      family,
-      desired,
-      actual.rules.filter((rule) => rule.family === family),
+    const rules = memo.last(`rules ${family}`, [targets, actual.rules], () =>
+      diffRules(family, targets, actual.rules, memo),
     );
     additions.push(...routes.additions, ...rules.additions); // a route before the rule that leads to it
     removals.push(...rules.removals, ...routes.removals); // and the other way round
@@ -41,22 +38,31 @@ export function planLength({ additions, vips, removals }: Plan): number {
   return additions.length + vips.length + removals.length;
 }
 
-function diffRoutes(family: Family, { targets }: DesiredKernel, actual: readonly Route[]) {
-  const wanted = new Map(
-    targets.flatMap(({ fwmark, addresses }) => gatewayOf(addresses, family).map((gateway) => [fwmark, gateway])),
-  );
-  const isWanted = (route: Route) => isDefault(route) && gatewayText(route) === wanted.get(route.table);
-  const good = new Set(actual.filter(isWanted).map(({ table }) => table));
+type Targets = DesiredKernel["targets"];
+/** Before publishing, and afterwards. */
+type Part = Pick<Plan, "additions" | "removals">;
+
+function diffRoutes(family: Family, targets: Targets, actual: readonly Route[], memo: Memo): Part {
+  const wanted = new Map<number, string>();
+  for (const { fwmark, addresses } of targets) {
+    const gateway = memo.gateways(addresses)[family];
+    if (gateway !== null) wanted.set(fwmark, gateway);
+  }
+  const good = new Set<number>();
+  const others: Route[] = [];
+  for (const route of actual) {
+    if (route.family !== family) continue;
+    if (isDefault(route) && memo.gatewayOf(route) === wanted.get(route.table)) good.add(route.table);
+    else others.push(route);
+  }
+  const additions: Step[] = [];
+  for (const [table, gateway] of wanted) {
+    if (!good.has(table)) additions.push({ kind: "replaceRoute", family, table, gateway });
+  }
   // What has the wanted route's place is replaced in one step; deleting it afterwards could hit the new one.
   const isReplaced = (route: Route) => isDefault(route) && wanted.has(route.table) && !good.has(route.table);
-  return {
-    additions: [...wanted].flatMap(([table, gateway]): Step[] =>
-      good.has(table) ? [] : [{ kind: "replaceRoute", family, table, gateway }],
-    ),
-    removals: actual
-      .filter((route) => !isWanted(route) && !isReplaced(route))
-      .map((route): Step => ({ kind: "deleteRoute", route })),
-  };
+  const surplus = others.filter((route) => !isReplaced(route));
+  return { additions, removals: surplus.map((route) => ({ kind: "deleteRoute", route })) };
 }
 
 /** Whether a route has the place of those we make: to everything, with the metric that the kernel gives by itself. */
@@ -64,22 +70,14 @@ function isDefault({ family, destinationLength, metric, tos }: Route): boolean {
   return destinationLength === 0 && metric === DEFAULT_METRIC[family] && tos === 0;
 }
 
-/** The one gateway of a plain route, or null for any other kind. */
-function gatewayText({ type, nextHops }: Route): string | null {
-  const [hop, ...others] = nextHops;
-  if (type !== "unicast" || hop === undefined || hop.gateway === null || others.length > 0) return null;
-  return formatGateway(hop.gateway);
-}
-
-function diffRules(family: Family, { targets }: DesiredKernel, actual: readonly Rule[]) {
+function diffRules(family: Family, targets: Targets, all: readonly Rule[], memo: Memo): Part {
+  const actual = all.filter((rule) => rule.family === family);
   const fwmarks = targets
-    .filter(({ addresses }) => gatewayOf(addresses, family).length > 0)
+    .filter(({ addresses }) => memo.gateways(addresses)[family] !== null)
     .map(({ fwmark }) => fwmark);
-  const { rules, owns, isInForce } = layOutRules(
-    family,
-    fwmarks.toSorted((a, b) => a - b),
-    actual,
-  );
+  const sorted = fwmarks.toSorted((a, b) => a - b);
+  const { rules, owns, isInForce } = layOutRules(family, sorted, actual, memo.members(family, fwmarks.length));
+  const ruleKey = (rule: Rule) => memo.ruleKey(rule);
   const wanted = new Set(rules.map(ruleKey));
   const seen = new Set<string>();
   const surplus: Rule[] = [];
@@ -114,18 +112,4 @@ function diffRules(family: Family, { targets }: DesiredKernel, actual: readonly 
         .map(step("deleteRule")),
     ],
   };
-}
-
-/** The family's first address, as the kernel writes it. Dotted text has one spelling only, so it need not be read. */
-function gatewayOf(addresses: readonly string[], family: Family): string[] {
-  for (const text of addresses) {
-    const bytes = text.includes(":") ? parseAddress(text) : null;
-    if ((bytes === null || isIpv4(bytes)) === (family === 4)) return [bytes === null ? text : formatAddress(bytes)];
-  }
-  return [];
-}
-
-/** Equal for rules that do the same. We make none with other selectors than the mark, so one that has some is never ours. */
-function ruleKey({ priority, fwmark, fwmask, action, table, goto: target, selectors }: Rule): string {
-  return `${selectors === undefined ? "" : "not ours "}${priority} ${fwmark} ${fwmask} ${action} ${action === "table" ? table : target}`;
 }

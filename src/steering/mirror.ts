@@ -12,6 +12,8 @@ import { formatGateway } from "./nft-format.js";
 import { OUR_PROTOCOL } from "./state.js";
 
 const FAMILIES = [4, 6] as const;
+/** So many verifications come to one that reads neighbors too. Their entries are many, and their events are reliable. */
+const VERIFICATIONS_PER_NEIGHBORS = 6;
 
 /** What the kernel tells of its objects, as they are; a loss is one of them. */
 export type KernelEvent = RouteEvent;
@@ -28,6 +30,7 @@ export class KernelMirror implements Disposable {
   readonly #connection: RouteConnection;
   readonly #onChange: () => void;
   readonly #onEvent: (event: KernelEvent) => void;
+  readonly #onHeard: () => void;
   readonly #following: ReturnType<typeof followRoutes>;
   readonly #rules = new Map<string, Rule>();
   /** By family and table; several are somebody else's doing. */
@@ -40,14 +43,31 @@ export class KernelMirror implements Disposable {
   #areRoutesUnsure = false;
   #isLost = true;
   #events = 0;
+  #revision = 0;
+  /** Events of rules and routes. */
+  #objectEvents = 0;
+  /** Of rules and routes as they were read last, and how many events of them there had been by then. */
+  #verified = { digest: "", objectEvents: 0 };
+  #verifications = 0;
+  #ruleList: readonly Rule[] | null = null;
+  #routeList: readonly Route[] | null = null;
   /** How often events were lost and everything was read anew. */
   overruns = 0;
 
-  /** @param onChange something changed, by others than us; `onEvent`: whatever the kernel tells */
-  constructor(connection: RouteConnection, onChange: () => void, onEvent: (event: KernelEvent) => void) {
+  /**
+   * @param onChange something changed, by others than us
+   * @param onEvent whatever the kernel tells
+   * @param onHeard a neighbor was heard of first: news only to who waits for it
+   */
+  constructor(
+    connection: RouteConnection,
+    onChange: () => void,
+    { onEvent, onHeard }: { readonly onEvent: (event: KernelEvent) => void; readonly onHeard: () => void },
+  ) {
     this.#connection = connection;
     this.#onChange = onChange;
     this.#onEvent = onEvent;
+    this.#onHeard = onHeard;
     this.#following = followRoutes(["rule", "route", "link", "address", "neighbor"], (event) => this.#take(event));
   }
 
@@ -58,33 +78,72 @@ export class KernelMirror implements Disposable {
     else if (this.#areRoutesUnsure) this.#readRoutes();
   }
 
-  /** Reads everything anew. @returns whether it was what the events had told, as far as nothing happened meanwhile */
+  /**
+   * Reads back what is known; neighbors, who are nobody's drift, now and then only.
+   * @returns whether it was what the events had told, as far as nothing happened meanwhile
+   */
   verify(): boolean {
     this.#following.drain();
-    const before = this.#isLost ? null : this.#fingerprint();
     const events = this.#events;
+    const wasLost = this.#isLost;
     this.#isLost = false;
     this.#expected.clear();
+    const areObjectsSame = this.#verifyObjects(wasLost);
+    const areLinksSame = this.#verifyLinks();
+    if (wasLost || ++this.#verifications % VERIFICATIONS_PER_NEIGHBORS === 0) this.#readNeighbors();
+    this.#following.drain();
+    return wasLost || (areObjectsSame && areLinksSame) || events !== this.#events;
+  }
+
+  /** Rules and routes are read only if a digest of them, or an event, says that they are others than when they were read. */
+  #verifyObjects(wasLost: boolean): boolean {
+    const digest = this.#connection.digest(OUR_PROTOCOL);
+    const { objectEvents } = this.#verified;
+    const isKnown = digest === this.#verified.digest && objectEvents === this.#objectEvents;
+    if (!wasLost && isKnown && !this.#areRoutesUnsure) return true;
+    const before = this.#objectsText();
+    const rules = FAMILIES.flatMap((family) => this.#connection.rules(family));
     this.#rules.clear();
-    for (const family of FAMILIES) for (const rule of this.#connection.rules(family)) this.#takeRule("new", rule);
+    this.#ruleList = null;
+    for (const rule of rules) this.#takeRule("new", rule);
     this.#readRoutes();
+    this.#verified = { digest, objectEvents: this.#objectEvents };
+    return wasLost || before === this.#objectsText();
+  }
+
+  #verifyLinks(): boolean {
+    const before = this.#linksText();
+    const [links, addresses] = [this.#connection.links(), this.#connection.addresses()];
     this.#links.clear();
-    for (const link of this.#connection.links()) this.#links.set(link.index, link);
+    for (const link of links) this.#links.set(link.index, link);
     this.#addresses.clear();
-    for (const address of this.#connection.addresses()) this.#addresses.set(addressKey(address), address);
+    for (const address of addresses) this.#addresses.set(addressKey(address), address);
+    if (before === this.#linksText()) return true;
+    this.#revision++;
+    return false;
+  }
+
+  #readNeighbors(): void {
     const entries = FAMILIES.flatMap((family) => this.#connection.neighbors(family));
     this.neighbors.replace(entries, (index) => this.#links.has(index));
-    const isSame = before === null || before === this.#fingerprint();
-    this.#following.drain();
-    return isSame || events !== this.#events;
+    this.#revision++;
   }
 
+  /** The same list as long as no rule changed. */
   get rules(): readonly Rule[] {
-    return [...this.#rules.values()].sort((a, b) => a.priority - b.priority);
+    this.#ruleList ??= [...this.#rules.values()].sort((a, b) => a.priority - b.priority);
+    return this.#ruleList;
   }
 
+  /** The same list as long as no route changed. */
   get routes(): readonly Route[] {
-    return [...this.#routes.values()].flat();
+    this.#routeList ??= [...this.#routes.values()].flat();
+    return this.#routeList;
+  }
+
+  /** Another number whenever anything here may be another than before. */
+  get revision(): number {
+    return this.#revision;
   }
 
   /** The routes in the tables of these marks. */
@@ -108,7 +167,9 @@ export class KernelMirror implements Disposable {
   #take(event: RouteEvent): void {
     this.#events++;
     this.#onEvent(event);
+    if (event.kind === "rule" || event.kind === "route") this.#objectEvents++;
     const isNews = this.#apply(event);
+    if (isNews) this.#revision++;
     if (isNews && !this.#expected.delete(eventText(event))) this.#onChange();
   }
 
@@ -130,14 +191,19 @@ export class KernelMirror implements Disposable {
         else this.#addresses.delete(addressKey(event.address));
         this.#areRoutesUnsure ||= event.change === "deleted";
         return true;
-      case "neighbor":
-        return this.neighbors.take(event.change, event.neighbor);
+      case "neighbor": {
+        const news = this.neighbors.take(event.change, event.neighbor);
+        if (news === "heard") this.#revision++;
+        if (news === "heard") this.#onHeard();
+        return news === "failure";
+      }
     }
   }
 
   #takeRule(change: "new" | "deleted", rule: Rule): boolean {
     if (rule.protocol !== OUR_PROTOCOL) return false;
     const key = ruleText(rule);
+    this.#ruleList = null;
     if (change === "new") this.#rules.set(key, rule);
     else this.#rules.delete(key);
     return true;
@@ -148,6 +214,7 @@ export class KernelMirror implements Disposable {
     const present = this.#routes.get(key) ?? [];
     // A foreign route counts only where it may have taken the place of ours: `ip route replace` names no protocol.
     if (route.protocol !== OUR_PROTOCOL && present.length === 0) return false;
+    this.#routeList = null;
     const [only] = present;
     const isAlone = only === undefined || isReplacement || routeText(only) === routeText(route);
     const isSimple = isPlain(route) && present.length <= 1 && present.every(isPlain) && isAlone;
@@ -168,6 +235,8 @@ export class KernelMirror implements Disposable {
 
   #readRoutes(): void {
     this.#areRoutesUnsure = false;
+    this.#revision++;
+    this.#routeList = null;
     this.#routes.clear();
     for (const family of FAMILIES) {
       for (const route of this.#connection.routes(family, OUR_PROTOCOL)) {
@@ -177,10 +246,12 @@ export class KernelMirror implements Disposable {
     }
   }
 
-  #fingerprint(): string {
-    const links = [...this.#links.values()].map(linkText);
-    const texts = [...this.#rules.keys(), ...this.routes.map(routeText), ...links, ...this.#addresses.keys()];
-    return texts.sort().join("\n");
+  #objectsText(): string {
+    return [...this.#rules.keys(), ...this.routes.map(routeText)].sort().join("\n");
+  }
+
+  #linksText(): string {
+    return [...[...this.#links.values()].map(linkText), ...this.#addresses.keys()].sort().join("\n");
   }
 
   [Symbol.dispose](): void {

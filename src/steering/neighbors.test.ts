@@ -3,6 +3,7 @@ import { type Neighbor, NeighborState } from "#netlink/route";
 import { Neighbors } from "./neighbors.js";
 
 const address = Uint8Array.of(172, 16, 0, 2);
+const TEXT = "172.16.0.2";
 const other = Uint8Array.of(172, 16, 0, 3);
 const entry = (state: keyof typeof NeighborState, of = address): Neighbor => ({
   family: 4,
@@ -21,9 +22,10 @@ function after(...states: readonly Told[]): Neighbors {
   return neighbors;
 }
 function tell(neighbors: Neighbors, state: Told): boolean {
-  return state === "gone" ? neighbors.take("deleted", entry("failed")) : neighbors.take("new", entry(state));
+  const news = state === "gone" ? neighbors.take("deleted", entry("failed")) : neighbors.take("new", entry(state));
+  return news !== "nothing";
 }
-const isFailed = (neighbors: Neighbors) => neighbors.isFailed(7, address);
+const isFailed = (neighbors: Neighbors) => neighbors.isFailed(7, TEXT);
 
 test("a neighbor has failed from FAILED until it is reachable again", () => {
   expect(isFailed(after("reachable", "stale", "probe"))).toBe(false);
@@ -56,13 +58,13 @@ test("what we drop ourselves is no failure, also when other events come in betwe
   expect(tell(neighbors, "failed")).toBe(false);
   neighbors.take("new", entry("reachable", other));
   tell(neighbors, "gone");
-  expect([isFailed(neighbors), neighbors.isUnknown(7, address)]).toEqual([false, true]);
+  expect([isFailed(neighbors), neighbors.isUnknown(7, TEXT)]).toEqual([false, true]);
   expect(neighbors.forget(address, [7])).toEqual([]); // there is nothing to drop any more
 });
 
 test("fixed entries are neither dropped nor asked, nor those that the kernel is asking about", () => {
   expect(after("permanent").forget(address, [7])).toEqual([]);
-  const isWorth = (...states: readonly Told[]) => after(...states).isWorthProbing(7, address);
+  const isWorth = (...states: readonly Told[]) => after(...states).isWorthProbing(7, TEXT);
   expect([isWorth("permanent"), isWorth("noarp"), isWorth("incomplete"), isWorth("probe"), isWorth("delay")]).toEqual(
     Array(5).fill(false),
   );

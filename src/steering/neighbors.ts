@@ -10,8 +10,10 @@ const UNKNOWN: readonly number[] = [NeighborState.none, NeighborState.incomplete
 /** The kernel is asking already. */
 const ASKING: readonly number[] = [NeighborState.incomplete, NeighborState.delay, NeighborState.probe];
 
+/** `failure`: it failed, or came back; `heard`: its link-layer address is known now, which matters only where it was lost. */
+export type NeighborNews = "failure" | "heard" | "nothing";
+
 type Known = {
-  readonly key: NeighborKey;
   state: number;
   isFailed: boolean;
   /** Number of the event that told its failure. */
@@ -28,15 +30,16 @@ type Known = {
  * v6.18); that says nothing of the neighbor.
  */
 export class Neighbors {
-  readonly #known = new Map<string, Known>();
+  /** By link, then by the address's text. */
+  readonly #known = new Map<number, Map<string, Known>>();
   #events = 0;
 
-  /** Takes a change of an entry. @returns whether by it the neighbor failed, or came back, or was heard of first */
-  take(change: "new" | "deleted", { family, linkIndex, address, state }: Neighbor): boolean {
+  /** Takes a change of an entry. @returns whether by it the neighbor failed or came back, or was heard of first */
+  take(change: "new" | "deleted", { linkIndex, address, state }: Neighbor): NeighborNews {
     this.#events++;
-    const text = textOf(linkIndex, address);
-    const known = this.#known.get(text) ?? {
-      key: { family, linkIndex, address },
+    const text = formatGateway(address);
+    const link = this.#linkOf(linkIndex);
+    const known = link.get(text) ?? {
       state: NeighborState.none,
       isFailed: false,
       failedBy: 0,
@@ -45,59 +48,74 @@ export class Neighbors {
     const wasFailed = known.isFailed;
     if (change === "deleted") {
       const isDeletedByHand = known.failedBy === this.#events - 1;
-      if (known.isDropped || !wasFailed || isDeletedByHand) this.#known.delete(text);
+      if (known.isDropped || !wasFailed || isDeletedByHand) link.delete(text);
       else known.state = NeighborState.none;
-      return wasFailed && isDeletedByHand;
+      return wasFailed && isDeletedByHand ? "failure" : "nothing";
     }
-    if (known.isDropped && state === NeighborState.failed) return false;
+    if (known.isDropped && state === NeighborState.failed) return "nothing";
     known.isFailed = state === NeighborState.failed || (wasFailed && !CONFIRMED.includes(state));
     if (state === NeighborState.failed && !wasFailed) known.failedBy = this.#events;
     const wasUnknown = UNKNOWN.includes(known.state);
     known.state = state;
     known.isDropped = false;
-    this.#known.set(text, known);
-    return known.isFailed !== wasFailed || (wasUnknown && !UNKNOWN.includes(state));
+    link.set(text, known);
+    if (known.isFailed !== wasFailed) return "failure";
+    return wasUnknown && !UNKNOWN.includes(state) ? "heard" : "nothing";
   }
 
   /** Puts what was read in the place of all entries; failures of neighbors that are gone are kept for links that live. */
   replace(entries: readonly Neighbor[], isLink: (index: number) => boolean): void {
-    const failed = [...this.#known].filter(([, { isFailed, key }]) => isFailed && isLink(key.linkIndex));
-    this.#known.clear();
-    for (const [text, known] of failed) this.#known.set(text, { ...known, state: NeighborState.none });
+    for (const [index, link] of this.#known) {
+      for (const [text, known] of link) {
+        if (!known.isFailed) link.delete(text);
+        else known.state = NeighborState.none;
+      }
+      if (!isLink(index)) this.#known.delete(index);
+    }
     for (const entry of entries) this.take("new", entry);
   }
 
-  /** Whether the kernel has asked this neighbor in vain. */
-  isFailed(linkIndex: number, address: Uint8Array): boolean {
-    return this.#known.get(textOf(linkIndex, address))?.isFailed === true;
+  /** Whether the kernel has asked this neighbor in vain. @param address as text */
+  isFailed(linkIndex: number, address: string): boolean {
+    return this.#known.get(linkIndex)?.get(address)?.isFailed === true;
   }
 
   /** Whether the kernel has no link-layer address of it: packets would have to wait for an answer first. */
-  isUnknown(linkIndex: number, address: Uint8Array): boolean {
-    return UNKNOWN.includes(this.#known.get(textOf(linkIndex, address))?.state ?? NeighborState.none);
+  isUnknown(linkIndex: number, address: string): boolean {
+    return UNKNOWN.includes(this.#stateOf(linkIndex, address));
   }
 
   /** Whether asking would say something new: the kernel is not at it, and nobody has fixed the answer. */
-  isWorthProbing(linkIndex: number, address: Uint8Array): boolean {
-    const state = this.#known.get(textOf(linkIndex, address))?.state ?? NeighborState.none;
+  isWorthProbing(linkIndex: number, address: string): boolean {
+    const state = this.#stateOf(linkIndex, address);
     return !FIXED.includes(state) && !ASKING.includes(state);
   }
 
   /** Forgets what is known of an address, on every link. @returns the entries that can be dropped from the kernel too */
   forget(address: Uint8Array, linkIndices: Iterable<number>): readonly NeighborKey[] {
     const dropped: NeighborKey[] = [];
+    const family = address.length === 4 ? 4 : 6;
+    const text = formatGateway(address);
     for (const linkIndex of linkIndices) {
-      const text = textOf(linkIndex, address);
-      const known = this.#known.get(text);
+      const link = this.#linkOf(linkIndex);
+      const known = link.get(text);
       if (known === undefined || FIXED.includes(known.state)) continue;
-      if (known.state === NeighborState.none) this.#known.delete(text);
-      else dropped.push(known.key);
+      if (known.state === NeighborState.none) link.delete(text);
+      else dropped.push({ family, linkIndex, address });
       Object.assign(known, { isFailed: false, isDropped: true });
     }
     return dropped;
   }
-}
 
-function textOf(linkIndex: number, address: Uint8Array): string {
-  return `${linkIndex} ${formatGateway(address)}`;
+  #linkOf(linkIndex: number): Map<string, Known> {
+    const known = this.#known.get(linkIndex);
+    if (known !== undefined) return known;
+    const link = new Map<string, Known>();
+    this.#known.set(linkIndex, link);
+    return link;
+  }
+
+  #stateOf(linkIndex: number, address: string): number {
+    return this.#known.get(linkIndex)?.get(address)?.state ?? NeighborState.none;
+  }
 }

@@ -1,7 +1,7 @@
 import type { Element, ListedChain } from "#netlink/nftables";
 import { diffElements } from "./intervals.js";
-import { formatNftCommand } from "./nft-format.js";
-import type { NftMemo } from "./nft-memo.js";
+import type { Memo } from "./memo.js";
+import { formatNftCommand, readMark } from "./nft-format.js";
 import type { ActualChain, ActualTable, NftChange, WantedChain, WantedSet, WantedTable } from "./nft-objects.js";
 
 /** What to change in one table, by when: as in Plan. Each list is one transaction. */
@@ -30,7 +30,7 @@ export function diffTable(
   table: string,
   wanted: WantedTable | null,
   actual: ActualTable | null,
-  memo: NftMemo,
+  memo: Memo,
 ): TableChanges {
   const deletion = change({ kind: "deleteTable", table });
   if (wanted === null) return { additions: [], queueing: [], removals: actual === null ? [] : [deletion] };
@@ -62,7 +62,7 @@ function isMisshapen(wanted: WantedTable, actual: ActualTable): boolean {
   };
   const isOtherChain = ({ chain, hook }: WantedChain) => {
     const listed = actual.chains.get(chain);
-    return listed !== undefined && hookText(listed.hook) !== hookText(hook);
+    return listed !== undefined && listed.hook !== hook && hookText(listed.hook) !== hookText(hook);
   };
   return wanted.sets.some(isOtherSet) || wanted.chains.some(isOtherChain);
 }
@@ -71,17 +71,19 @@ const hookText = (hook: ListedChain["hook"]) => (hook === null ? "" : `${hook.ty
 
 function makeChain(
   table: string,
-  { chain, hook, rules }: WantedChain,
+  wanted: WantedChain,
   actual: ActualChain | undefined,
-  memo: NftMemo,
+  memo: Memo,
 ): readonly NftChange[] {
-  const isRight =
-    actual?.rules.length === rules.length && rules.every((rule, i) => memo.isSame(actual.rules[i]!, rule));
+  if (actual !== undefined && memo.isSameChain(actual, wanted)) return [];
+  const { chain, hook, rules } = wanted;
+  const hasRules =
+    actual?.rules.length === rules.length && rules.every((rule, i) => memo.isSameRule(actual.rules[i]!, rule));
   const changes: NftChange[] = [];
   const name = actual?.chain ?? chain;
   if (actual === undefined) changes.push(change({ kind: "addChain", table, chain, hook }));
   else if (!actual.isAccepting) changes.push(change({ kind: "acceptByDefault", table, chain }));
-  if (!isRight) {
+  if (!hasRules) {
     if (actual !== undefined && actual.rules.length > 0) changes.push(change({ kind: "flushChain", table, chain }));
     for (const { text, expressions, comment } of rules) {
       changes.push(change({ kind: "addRule", table, chain: name, expressions, comment }, text));
@@ -89,6 +91,7 @@ function makeChain(
   }
   if (actual !== undefined && name !== chain)
     changes.push(change({ kind: "renameChain", table, chain: name, handle: actual.handle, newName: chain }));
+  if (actual !== undefined && changes.length === 0) memo.setSameChain(actual, wanted);
   return changes;
 }
 
@@ -129,7 +132,7 @@ function diffSet(
 
 /** `changed`: elements whose key is wanted with another jump. */
 function diffMap(wanted: readonly Element[], present: readonly Element[]) {
-  const keyOf = ({ key }: Element) => Buffer.from(key).toString("hex");
+  const keyOf = ({ key }: Element) => readMark(key);
   const presentJumps = new Map(present.map((element) => [keyOf(element), element.jump]));
   const wantedJumps = new Map(wanted.map((element) => [keyOf(element), element.jump]));
   return {

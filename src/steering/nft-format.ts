@@ -62,8 +62,9 @@ export function markKey(fwmark: number): Uint8Array {
   return new Uint8Array(new Uint32Array([fwmark]).buffer);
 }
 
-function readMark(key: Uint8Array): number {
-  return new DataView(key.buffer, key.byteOffset).getUint32(0, true);
+/** The mark of such a key. */
+export function readMark(key: Uint8Array): number {
+  return (key[0]! | (key[1]! << 8) | (key[2]! << 16) | (key[3]! << 24)) >>> 0;
 }
 
 /** The address in front of one that is not all zeroes. */

@@ -34,12 +34,18 @@ export type WantedTable = {
   readonly chains: readonly WantedChain[];
 };
 
+/** A rule as the kernel has it. */
+export type ActualRule = Pick<ListedRule, "comment" | "expressions">;
+
 /** A chain as the kernel has it. */
-export type ActualChain = ListedChain & { readonly rules: readonly ListedRule[] };
+export type ActualChain = ListedChain & { readonly rules: readonly ActualRule[] };
+
+/** A set as the kernel has it. */
+export type ActualSet = { readonly type: SetType | null; readonly elements: readonly Element[] };
 
 /** A table as the kernel has it. */
 export type ActualTable = {
-  readonly sets: ReadonlyMap<string, { readonly type: SetType | null; readonly elements: readonly Element[] }>;
+  readonly sets: ReadonlyMap<string, ActualSet>;
   readonly chains: ReadonlyMap<string, ActualChain>;
 };
 

@@ -1,14 +1,17 @@
-import type { NftConnection } from "#netlink/nftables";
+import type { NftCommand, NftConnection } from "#netlink/nftables";
+import { afterCommands, isDeducible } from "./nft-apply.js";
 import type { ActualTable } from "./nft-objects.js";
 import { TABLES } from "./nft-tables.js";
 
 /** Changes by others go on and on; the next event leads to another reading anyway. */
 const ATTEMPTS = 5;
 
-/** Reads our tables, and only if anything in nf_tables has changed since they were read. */
+/** Our tables: read, and only if anything in nf_tables has changed by others since they were. */
 export class NftReader {
   readonly #nft: NftConnection;
   #known: { readonly generation: number; readonly tables: ReadonlyMap<string, ActualTable> } | null = null;
+  /** What is known was not read but follows from what was done. */
+  #isDeduced = false;
 
   /** @param nft stays the caller's */
   constructor(nft: NftConnection) {
@@ -23,8 +26,31 @@ export class NftReader {
       if (this.#known?.generation === generation) return this.#known.tables;
       tables = this.#readTables();
       this.#known = { generation, tables };
+      this.#isDeduced = false;
     }
     return tables;
+  }
+
+  /** Applies commands, all or none. @throws {NetlinkError} that names the command the kernel refused */
+  apply(commands: readonly NftCommand[]): void {
+    const before = this.#known;
+    this.#nft.transaction(commands);
+    if (before === null) return;
+    const generation = this.#nft.generation();
+    // Each transaction counts, so there was none but ours.
+    const isAlone = generation === (before.generation + 1) >>> 0 && commands.every(isDeducible);
+    this.#known = isAlone ? { generation, tables: afterCommands(before.tables, commands) } : null;
+    this.#isDeduced = isAlone;
+  }
+
+  /** Whether a change of this number, u32, is part of what is known. */
+  hasSeen(generation: number): boolean {
+    return this.#known !== null && ((generation - this.#known.generation) | 0) <= 0;
+  }
+
+  /** Has the tables read the next time unless they were read since the last change of ours. */
+  verify(): void {
+    if (this.#isDeduced) this.#known = null;
   }
 
   #readTables(): ReadonlyMap<string, ActualTable> {

@@ -21,14 +21,19 @@ function wantedTables(
     queue !== null && tables.has(table) ? { table, sets: [], chains: [] } : null;
   const needsSctp = portNats.some(({ protocol }) => protocol === "sctp");
   const isDefragging = queue !== null && targetInterfaces !== null && features.hasConntrack;
-  const fwmarks = targets.map(({ fwmark }) => fwmark);
   return {
     [DEFRAG_TABLE]: isDefragging
       ? memo.table(DEFRAG_TABLE, [targetInterfaces, needsSctp], () => defragTable(targetInterfaces, needsSctp))
       : emptyOrNone(DEFRAG_TABLE),
     [QUEUE_TABLE]:
       queue === null ? null : memo.table(QUEUE_TABLE, [vips, queue, features], () => queueTable(vips, queue, features)),
-    [METRICS_TABLE]: queue === null && fwmarks.length === 0 ? null : metricsTable(fwmarks),
+    [METRICS_TABLE]:
+      queue === null && targets.length === 0
+        ? null
+        : memo.last(METRICS_TABLE, [targets], () => {
+            const fwmarks = targets.map(({ fwmark }) => fwmark);
+            return metricsTable(fwmarks, memo.counters);
+          }),
     [NAT_TABLE]:
       portNats.length > 0
         ? memo.table(NAT_TABLE, [portNats, features], () => natTable(portNats, features))
@@ -39,7 +44,10 @@ function wantedTables(
 /** The nftables part of a plan: per table and list one transaction. */
 export function diffTables(desired: DesiredKernel, actual: ActualKernel): Plan {
   const wanted = wantedTables(desired, actual);
-  const changes = TABLES.map((table) => diffTable(table, wanted[table], actual.tables.get(table) ?? null, actual.memo));
+  const changes = TABLES.map((name) => {
+    const [table, present] = [wanted[name], actual.tables.get(name) ?? null];
+    return actual.memo.last(`changes of ${name}`, [table, present], () => diffTable(name, table, present, actual.memo));
+  });
   const steps = (list: keyof TableChanges) => changes.flatMap((one) => toStep(one[list]));
   return { additions: steps("additions"), vips: steps("queueing"), removals: steps("removals") };
 }

@@ -1,6 +1,5 @@
-import type { Link, Route } from "#netlink/route";
+import type { Link } from "#netlink/route";
 import type { Neighbors } from "./neighbors.js";
-import { formatGateway } from "./nft-format.js";
 
 /** Why packets of a mark would not reach the gateway of its route; `neighborUnknown`: they may, it has not been asked yet. */
 export type PathFault = {
@@ -17,24 +16,25 @@ export type PathFacts = {
   readonly ownAddresses: ReadonlySet<string>;
 };
 
-/** The fault of a route to a target, or null when as far as is known packets get through. Pure. */
-export function pathFault({ nextHops }: Route, { links, neighbors, ownAddresses }: PathFacts): PathFault | null {
-  const [hop] = nextHops;
-  if (hop === undefined || hop.gateway === null) return null; // not as we make them; a turn mends it
-  const gateway = formatGateway(hop.gateway);
+/** The fault of a way to a target by a gateway, or null when as far as is known packets get through. Pure. */
+export function pathFault(
+  linkIndex: number,
+  gateway: string,
+  { links, neighbors, ownAddresses }: PathFacts,
+): PathFault | null {
   // IPv4 takes such a route (R23), and an address may come after the route.
   if (ownAddresses.has(gateway)) return { kind: "ownAddress", text: `${gateway} is an address of this host` };
-  const link = links.get(hop.linkIndex);
-  const name = link?.name ?? `link ${hop.linkIndex}`;
+  const link = links.get(linkIndex);
+  const name = link?.name ?? `link ${linkIndex}`;
   if (link === undefined || !link.isUp) return { kind: "linkDown", text: `${name} is down` };
   // The kernel sees a carrier before it lets packets out again: only then the operational state changes (linkwatch_do_dev,
   // net/core/link_watch.c, v6.18). Devices that never tell it say `unknown`.
   const isOperational = link.operationalState === "up" || link.operationalState === "unknown";
   if (!link.hasCarrier || !isOperational) return { kind: "noCarrier", text: `${name} has no carrier` };
-  if (neighbors.isFailed(hop.linkIndex, hop.gateway)) {
+  if (neighbors.isFailed(linkIndex, gateway)) {
     return { kind: "neighborFailed", text: `${gateway} does not answer on ${name}` };
   }
-  return neighbors.isUnknown(hop.linkIndex, hop.gateway)
+  return neighbors.isUnknown(linkIndex, gateway)
     ? { kind: "neighborUnknown", text: `${gateway} has not answered on ${name} yet` }
     : null;
 }

@@ -6,7 +6,7 @@ import { defaultRoute, RouteConnection } from "#netlink/route";
 import { MemoryKernel } from "../../test/fakes/memory-kernel.js";
 import { walkRules } from "../../test/oracle/rule-walk.js";
 import { diff, planLength } from "./diff.js";
-import { NftMemo } from "./nft-memo.js";
+import { Memo } from "./memo.js";
 import { type ActualKernel, type DesiredKernel, NOTHING_DESIRED, OUR_PROTOCOL, type Step } from "./state.js";
 
 type Family = 4 | 6;
@@ -38,7 +38,7 @@ class World {
   read(): ActualKernel {
     const rules = FAMILIES.flatMap((family) => this.rules(family));
     const routes = FAMILIES.flatMap((family) => this.route.routes(family, OUR_PROTOCOL));
-    return { rules, routes, tables: new Map(), features: FEATURES, memo: new NftMemo() };
+    return { rules, routes, tables: new Map(), features: FEATURES, memo: new Memo() };
   }
 
   rules(family: Family) {

@@ -48,19 +48,36 @@ export function isTerminator({ action, fwmark, selectors }: Rule): boolean {
  * place, its block size and its blocks' priorities as long as the marks fit.
  * @param fwmarks 1…2³¹−1, distinct
  * @param actual our rules of that family
+ * @param members rules of earlier layouts by mark, which are used again; this one's are added
  */
-export function layOutRules(family: Family, fwmarks: readonly number[], actual: readonly Rule[]): RuleLayout {
+export function layOutRules(
+  family: Family,
+  fwmarks: readonly number[],
+  actual: readonly Rule[],
+  members: Map<number, Rule> = new Map(),
+): RuleLayout {
+  const toMember = (fwmark: number, priority: number): Rule => {
+    const known = members.get(fwmark);
+    if (known?.priority === priority) return known;
+    const rule = member(family, priority, fwmark);
+    members.set(fwmark, rule);
+    return rule;
+  };
   const current = currentTree(actual);
-  if (fwmarks.length <= (current === null ? MOST_FLAT : FEWEST_IN_TREE)) return flat(family, fwmarks, current === null);
+  if (fwmarks.length <= (current === null ? MOST_FLAT : FEWEST_IN_TREE))
+    return flat(fwmarks, current === null, toMember);
   const keepsTree = current !== null && countBlocks(fwmarks, current.blockSize) <= BLOCKS_PER_TREE;
   const name: TreeName = current === null ? "A" : keepsTree ? current.name : current.name === "A" ? "B" : "A";
   const blockSize = keepsTree ? current.blockSize : freshBlockSize(fwmarks);
-  return { ...tree(family, fwmarks, name, blockSize, keepsTree ? current.blocks : new Map()), isInForce: keepsTree };
+  const known: ReadonlyMap<number, number> = keepsTree ? current.blocks : new Map();
+  return { ...tree(family, fwmarks, name, blockSize, known, toMember), isInForce: keepsTree };
 }
 
-function flat(family: Family, fwmarks: readonly number[], isInForce: boolean): RuleLayout {
+type ToMember = (fwmark: number, priority: number) => Rule;
+
+function flat(fwmarks: readonly number[], isInForce: boolean, toMember: ToMember): RuleLayout {
   return {
-    rules: fwmarks.map((fwmark) => member(family, FLAT_PRIORITY, fwmark)),
+    rules: fwmarks.map((fwmark) => toMember(fwmark, FLAT_PRIORITY)),
     owns: ({ priority }) => priority === FLAT_PRIORITY,
     isInForce,
   };
@@ -72,6 +89,7 @@ function tree(
   name: TreeName,
   blockSize: number,
   known: ReadonlyMap<number, number>,
+  toMember: ToMember,
 ): Omit<RuleLayout, "isInForce"> {
   const { gotoPriority, firstBlock } = TREES[name];
   const bases = [...new Set(fwmarks.map((fwmark) => fwmark - (fwmark % blockSize)))].sort((a, b) => a - b);
@@ -85,7 +103,7 @@ function tree(
   return {
     rules: [
       { ...basic, priority: END_PRIORITY, fwmark: null, fwmask: 0xffffffff, action: "nop", goto: null },
-      ...fwmarks.map((fwmark) => member(family, priorities.get(fwmark - (fwmark % blockSize))!, fwmark)),
+      ...fwmarks.map((fwmark) => toMember(fwmark, priorities.get(fwmark - (fwmark % blockSize))!)),
       ...bases.map(
         (base): Rule => ({
           ...basic,

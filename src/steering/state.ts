@@ -1,6 +1,6 @@
 import type { NftCommand, NftFeatures, QueueRange } from "#netlink/nftables";
 import type { Family, Route, Rule } from "#netlink/route";
-import type { NftMemo } from "./nft-memo.js";
+import type { Memo } from "./memo.js";
 import type { ActualTable } from "./nft-objects.js";
 
 /** Routing protocol number of everything of ours among rules and routes; nobody else's in iproute2's rt_protos. */
@@ -44,7 +44,7 @@ export type ActualKernel = {
   /** Our nftables tables that are there, by name. */
   readonly tables: ReadonlyMap<string, ActualTable>;
   readonly features: NftFeatures;
-  readonly memo: NftMemo;
+  readonly memo: Memo;
 };
 
 /** One change of the kernel, as data. */

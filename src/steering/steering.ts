@@ -1,11 +1,11 @@
 import { isIpv4, parseAddress } from "#model";
 import { NetlinkError } from "#netlink";
 import { NftConnection, type NftFeatures, probeNftables, watchNftables } from "#netlink/nftables";
-import { defaultRoute, type Link, RouteConnection } from "#netlink/route";
+import { defaultRoute, type Link, type NeighborKey, type Route, RouteConnection } from "#netlink/route";
 import { formatStep } from "./format.js";
+import { Memo } from "./memo.js";
 import { type KernelEvent, KernelMirror, routeChange, ruleChange } from "./mirror.js";
 import { formatGateway } from "./nft-format.js";
-import { NftMemo } from "./nft-memo.js";
 import { fwmarkOfChain, METRICS_TABLE } from "./nft-metrics.js";
 import { QUEUE_TABLE } from "./nft-nfqlb.js";
 import { NftReader } from "./nft-read.js";
@@ -32,7 +32,7 @@ export class Steering implements Disposable {
   readonly #route = new RouteConnection();
   readonly #nft = new NftConnection();
   readonly #reader = new NftReader(this.#nft);
-  readonly #memo = new NftMemo();
+  readonly memo = new Memo();
   /** While the kernel is watched: what it holds, without asking for it. */
   #mirror: KernelMirror | null = null;
   /** What the kernel can do. */
@@ -59,7 +59,7 @@ export class Steering implements Disposable {
       routes: this.#mirror?.routes ?? families.flatMap((family) => this.#route.routes(family, OUR_PROTOCOL)),
       tables: this.#reader.read(),
       features: this.features,
-      memo: this.#memo,
+      memo: this.memo,
     };
   }
 
@@ -114,9 +114,10 @@ export class Steering implements Disposable {
       }
       case "deleteRoute":
         this.#route.deleteRoute(step.route);
+        this.#expectDeletion(step.route);
         break;
       case "nft":
-        this.#nft.transaction(step.commands);
+        this.#reader.apply(step.commands);
         break;
     }
   }
@@ -145,14 +146,23 @@ export class Steering implements Disposable {
   /**
    * Calls `onChange` when rules or routes of ours, links, addresses, the reachability of a neighbor, or nftables changed,
    * by others than us. From now on `read` costs no dump of rules and routes.
-   * @param onEvent told of everything that the kernel says of rules, routes, links, addresses and neighbors, before that
+   * @param events.onEvent told of everything that the kernel says of rules, routes, links, addresses and neighbors, before that
+   * @param events.onHeard a neighbor was heard of first, which can only do good to a target that is lost; else `onChange`
    * @returns a function that ends it
    */
-  watch(onChange: () => void, onEvent: (event: KernelEvent) => void = () => {}): () => void {
-    const mirror = new KernelMirror(this.#route, onChange, onEvent);
+  watch(
+    onChange: () => void,
+    {
+      onEvent = () => {},
+      onHeard = onChange,
+    }: { readonly onEvent?: (event: KernelEvent) => void; readonly onHeard?: () => void } = {},
+  ): () => void {
+    const mirror = new KernelMirror(this.#route, onChange, { onEvent, onHeard });
     this.#mirror = mirror;
     mirror.settle();
-    const stopNft = watchNftables(onChange);
+    const stopNft = watchNftables((generation) => {
+      if (generation === null || !this.#reader.hasSeen(generation)) onChange();
+    });
     return () => {
       stopNft();
       this.#mirror = null;
@@ -161,10 +171,12 @@ export class Steering implements Disposable {
   }
 
   /**
-   * Reads everything anew that is known by events only, as a safety net: one dump per kind and family.
+   * Reads everything anew that is known by events only, as a safety net: one dump per kind and family. nftables are read by
+   * the next `read` if what is known of them follows from our own changes.
    * @returns whether it was as the events had told
    */
   verify(): boolean {
+    this.#reader.verify();
     return this.#mirror?.verify() ?? true;
   }
 
@@ -175,13 +187,19 @@ export class Steering implements Disposable {
 
   /** Marks whose packets would not reach their target, with the reason; as of now. Only while watched. */
   brokenPaths(): ReadonlyMap<number, PathFault> {
-    const broken = new Map<number, PathFault>();
     const mirror = this.#mirror;
-    if (mirror === null) return broken;
+    if (mirror === null) return new Map();
     mirror.settle();
+    return this.memo.last("broken paths", [mirror.revision], () => this.#findBroken(mirror));
+  }
+
+  #findBroken(mirror: KernelMirror): ReadonlyMap<number, PathFault> {
+    const broken = new Map<number, PathFault>();
     const facts = { links: mirror.links, neighbors: mirror.neighbors, ownAddresses: this.#ownAddresses() };
     for (const route of mirror.routes) {
-      const fault = pathFault(route, facts);
+      const gateway = this.memo.gatewayOf(route);
+      if (gateway === "") continue; // not as we make them; a turn mends it
+      const fault = pathFault(route.nextHops[0]!.linkIndex, gateway, facts);
       const known = broken.get(route.table);
       if (fault !== null && (known === undefined || known.kind === "neighborUnknown")) broken.set(route.table, fault);
     }
@@ -192,12 +210,15 @@ export class Steering implements Disposable {
   probe(fwmarks: ReadonlySet<number>): void {
     const mirror = this.#mirror;
     if (mirror === null) return;
-    for (const { family, nextHops } of mirror.routesOf(fwmarks)) {
-      const { linkIndex, gateway } = nextHops[0] ?? { linkIndex: 0, gateway: null };
-      if (gateway === null || mirror.links.get(linkIndex)?.hasCarrier !== true) continue;
-      if (mirror.neighbors.isWorthProbing(linkIndex, gateway))
-        tolerate(() => this.#route.probeNeighbor({ family, linkIndex, address: gateway }));
+    const asked: NeighborKey[] = [];
+    for (const route of mirror.routesOf(fwmarks)) {
+      const gateway = this.memo.gatewayOf(route);
+      if (gateway === "") continue;
+      const { linkIndex, gateway: address } = route.nextHops[0]!;
+      if (mirror.links.get(linkIndex)?.hasCarrier === true && mirror.neighbors.isWorthProbing(linkIndex, gateway))
+        asked.push({ family: route.family, linkIndex, address: address! });
     }
+    tolerate(() => this.#route.probeNeighbors(asked));
   }
 
   /** Interfaces and the host's own addresses on them. Only while watched. */
@@ -216,6 +237,12 @@ export class Steering implements Disposable {
   /** Sets an interface down; one that is gone is as good. */
   setDown(linkIndex: number): void {
     tolerate(() => this.#route.setLinkDown(linkIndex));
+  }
+
+  #expectDeletion(route: Route): void {
+    const gateway = this.memo.gatewayOf(route);
+    const { family, table } = route;
+    if (gateway !== "") this.#mirror?.expect(routeChange("deleted", { family, table, gateway }));
   }
 
   /** A route is new: what is remembered of its gateway may be of an interface that is no more (D10). It is asked anew. */

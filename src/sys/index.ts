@@ -4,6 +4,7 @@ export { bindInet, connectInet, sendInet } from "./inet.js";
 export { errnoName, SysError, sleepMicroseconds, watchReadable } from "./libc.js";
 export { isRangeLocked, lockRange, tryLockRange, unlockRange } from "./lock.js";
 export { MappedFile, type Memory } from "./memory.js";
+export { releaseFreedMemory, releaseProgramPages } from "./memory-release.js";
 export { CLONE_NEWNET, CLONE_NEWNS, enterNamespace, inNetworkNamespaceOf, unshare } from "./namespace.js";
 export { hasLargeReceiveOffload } from "./offload.js";
 export { watchProcess } from "./process.js";

@@ -31,6 +31,7 @@ export const libc = {
   fcntl: library.func("int fcntl(int, int, void *)"),
   flock: library.func("int flock(int, int)"),
   mmap: library.func("intptr_t mmap(void *, size_t, int, int, int, int64_t)"),
+  madvise: library.func("int madvise(void *, size_t, int)"),
   munmap: library.func("int munmap(void *, size_t)"),
   unshare: library.func("int unshare(int)"),
   setns: library.func("int setns(int, int)"),
@@ -55,10 +56,17 @@ export class SysError extends Error {
   }
 }
 
+/** The first of several names for one number. */
+const ERRNO_NAMES: ReadonlyMap<number, string> = new Map(
+  Object.entries(constants.errno)
+    .map(([name, value]) => [value, name] as const)
+    .toReversed(),
+);
+
 /** Symbolic name of an errno value, for example 17 → `EEXIST`; `errno 9999` for one that the platform does not name. */
 export function errnoName(errnoNumber: number): string {
-  const byOs = Object.entries(constants.errno).find(([, value]) => value === errnoNumber);
-  if (byOs !== undefined) return byOs[0];
+  const byOs = ERRNO_NAMES.get(errnoNumber);
+  if (byOs !== undefined) return byOs;
   try {
     return getSystemErrorName(-errnoNumber);
   } catch {

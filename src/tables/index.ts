@@ -62,6 +62,7 @@ export {
   readTargetHits,
   type StreamCounts,
   StreamTableReader,
+  streamStamp,
   updateStreamTable,
 } from "./stream-table.js";
 export { type RingMemory, TraceFile } from "./trace-file.js";

@@ -56,13 +56,14 @@ export function updateStreamTable(
   folder: string,
   name: string,
   change: (active: Int32Array) => void,
-): { readonly changed: boolean } {
+): { readonly changed: boolean; readonly stamp: string } {
   return withWriter(folder, name, KIND_STREAM, (region) => {
     const { size, targets } = checkSizes(region);
     const before = tableViews(region, region.generation, size, targets);
     const active = before.active.slice();
     change(active);
-    if (active.every((fwmark, index) => fwmark === before.active[index])) return { changed: false };
+    if (active.every((fwmark, index) => fwmark === before.active[index]))
+      return { changed: false, stamp: stampOf(region) };
     region.publish((image) => {
       const views = viewsOf(image.buffer as ArrayBuffer, image.byteOffset, size, targets);
       views.active.set(active);
@@ -70,8 +71,22 @@ export function updateStreamTable(
       if (isSameSet) views.lookup.set(before.lookup);
       else populate(views.lookup, rows(size, targets), active);
     });
-    return { changed: true };
+    return { changed: true, stamp: stampOf(region) };
   });
+}
+
+/** Another text whenever somebody has changed or replaced the table; null: there is none. */
+export function streamStamp(folder: string, name: string): string | null {
+  try {
+    using region = Region.open(folder, name, KIND_STREAM);
+    return stampOf(region);
+  } catch {
+    return null;
+  }
+}
+
+function stampOf(region: Region): string {
+  return `${region.generation} ${region.publishedMs} ${region.size(SIZE_TARGETS)}`;
 }
 
 /** The table in force; copies. @throws ENOENT, {LayoutError} */

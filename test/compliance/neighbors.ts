@@ -68,7 +68,7 @@ export function neighborsCompliance(name: string, open: () => RouteConnection): 
       using route = open();
       const stale = entry(route, { state: NeighborState.stale, address: ADDRESSES[family](7) });
       route.addNeighbor(stale);
-      route.probeNeighbor(stale);
+      route.probeNeighbors([stale]);
       expect(listed(route)).toContainEqual({ ...stale, state: NeighborState.probe });
       route.deleteNeighbor(stale);
     });
@@ -81,12 +81,12 @@ export function neighborsCompliance(name: string, open: () => RouteConnection): 
         address: ADDRESSES[family](6),
         protocol: 0,
       });
-      route.probeNeighbor(unknown);
+      route.probeNeighbors([unknown]);
       expect(listed(route)).toContainEqual(unknown);
       const failed = { ...unknown, state: NeighborState.failed };
       route.replaceNeighbor(failed);
       expect(listed(route)).toContainEqual(failed);
-      route.probeNeighbor(unknown);
+      route.probeNeighbors([unknown]);
       expect(listed(route)).toContainEqual(unknown);
       route.deleteNeighbor(unknown);
     });

@@ -1,6 +1,6 @@
 // Whatever a hand does to our tables, one plan makes them what they were, seen by nft's own listing.
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { NftConnection, watchNftables } from "#netlink/nftables";
+import { type Element, NftConnection, watchNftables } from "#netlink/nftables";
 import { type DesiredKernel, diff, formatPlan, NOTHING_DESIRED, planLength, Steering } from "#steering";
 import { enterFreshNamespaces, run } from "../harness/namespace.js";
 
@@ -251,11 +251,47 @@ test("R8: overlapping, adjacent and nested VIPs, thousands of them, both familie
 });
 
 test("nothing is read again while nothing changes", () => {
+  steering.verify(); // so that what is known was read, in the kernel's order
   const { tables } = steering.read();
   expect(steering.read().tables).toBe(tables);
   nft("add table inet more");
   expect(steering.read().tables).not.toBe(tables);
   expect(steering.read().tables).toEqual(tables);
+});
+
+test("what is deduced of the tables from our own changes is what reading them says", () => {
+  using other = new Steering();
+  /** Without what depends on how the kernel lists: order of elements, and rules' handles and counters. */
+  const known = ({ tables }: ReturnType<Steering["read"]>) =>
+    [...tables].map(([name, { sets, chains }]) => ({
+      name,
+      sets: [...sets]
+        .map(([set, { type, elements }]) => [set, type, elements.map(elementText).toSorted()])
+        .toSorted(([a], [b]) => compareText(a as string, b as string)),
+      chains: [...chains.values()]
+        .map(({ rules, table, chain, hook, isAccepting }) => ({
+          table,
+          chain,
+          hook,
+          isAccepting,
+          rules: rules.map(({ comment, expressions }) => [comment, expressions.length]),
+        }))
+        .toSorted((a, b) => compareText(a.chain, b.chain)),
+    }));
+  const elementText = ({ key, isEnd = false, jump = "" }: Element) =>
+    `${Buffer.from(key).toString("hex")} ${isEnd} ${jump}`;
+  const compareText = (a: string, b: string) => (a < b ? -1 : 1);
+  const targets = Array.from({ length: 70 }, (_, i) => ({ fwmark: 6_000 + i, addresses: [] }));
+  const more = { ...desired, targets, vips: ["10.9.0.0/24", "10.9.1.0/24", "fd09::/64"] };
+  for (const wanted of [
+    more,
+    { ...more, vips: ["10.9.1.0/24"], targets: targets.slice(5) },
+    { ...more, portNats: [] },
+    desired,
+  ]) {
+    reach(wanted);
+    expect(known(steering.read())).toEqual(known(other.read()));
+  }
 });
 
 test("P5: the hit counters of 1,000 targets are read with less than 20 ms of CPU", () => {

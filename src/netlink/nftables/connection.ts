@@ -2,6 +2,7 @@ import { concat } from "#bytes";
 import type { DatagramSocket } from "#sys";
 import { NetlinkConnection } from "../connection.js";
 import { NetlinkError } from "../error.js";
+import type { Message } from "../message.js";
 import { NETLINK_NETFILTER, openNetlink, subscribe } from "../open.js";
 import { decodeChain, type ListedChain } from "./chain.js";
 import {
@@ -15,6 +16,7 @@ import {
   NFT_MSG_GETRULE,
   NFT_MSG_GETSET,
   NFT_MSG_GETSETELEM,
+  NFT_MSG_NEWGEN,
   nfgenmsg,
   ruleAttributes,
   setAttributes,
@@ -113,9 +115,16 @@ export class NftConnection implements Disposable {
 }
 
 /**
- * Calls `onChange` when any nftables object changed, or changes may have been missed.
+ * Calls `onChange` when any nftables object changed, after each transaction, with its generation as in
+ * {@link NftConnection.generation}; null: changes may have been missed.
  * @param receiveBufferBytes what may wait while the event loop is busy
  */
-export function watchNftables(onChange: () => void, receiveBufferBytes?: number): () => void {
-  return subscribe(NETLINK_NETFILTER, [NFNLGRP_NFTABLES], onChange, onChange, receiveBufferBytes);
+export function watchNftables(onChange: (generation: number | null) => void, receiveBufferBytes?: number): () => void {
+  const onMessages = (messages: readonly Message[]) => {
+    for (const { type, body } of messages) {
+      if (type !== ((NFNL_SUBSYS_NFTABLES << 8) | NFT_MSG_NEWGEN)) continue; // it follows what the transaction changed
+      onChange(generationAttributes.decode(body.subarray(nfgenmsg.size), "nfgenmsg").id ?? null);
+    }
+  };
+  return subscribe(NETLINK_NETFILTER, [NFNLGRP_NFTABLES], onMessages, () => onChange(null), receiveBufferBytes);
 }

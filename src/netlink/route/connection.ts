@@ -63,6 +63,18 @@ export class RouteConnection implements Disposable {
     this.#socket = socket;
   }
 
+  /**
+   * Equal for two moments at which all rules, and all routes of a protocol, were the same; far cheaper than reading them.
+   * @param protocol as in {@link routes}
+   */
+  digest(protocol: number): string {
+    const ask = (family: Family) => [
+      this.#connection.digest("RTM_GETRULE", RTM_GETRULE, ruleQuery(family)),
+      this.#connection.digest("RTM_GETROUTE", RTM_GETROUTE, routeQuery(family, protocol)),
+    ];
+    return [...ask(4), ...ask(6)].join();
+  }
+
   /** All rules of a family, in the order in which the kernel walks them. */
   rules(family: Family): readonly Rule[] {
     // dump_rules of net/core/fib_rules.c (v6.18) goes on by index and never says NLM_F_DUMP_INTR.
@@ -166,23 +178,28 @@ export class RouteConnection implements Disposable {
   }
 
   /**
-   * Has the kernel find out now whether a neighbor answers. One whose link-layer address is known is asked there
+   * Has the kernel find out now whether neighbors answer. One whose link-layer address is known is asked there
    * (`ip neigh change … nud probe`) and keeps carrying packets meanwhile; one that is unknown or failed is resolved
    * (`ip neigh replace … use`). The outcome comes as a change of the entry's state.
-   * @throws {NetlinkError} ENODEV: there is no such link
+   * What is refused for a link that is gone has no outcome.
+   * @throws {NetlinkError} EPERM
    */
-  probeNeighbor(key: NeighborKey): void {
-    const entry = { ...key, linkLayerAddress: null, protocol: 0 };
-    const probe = { ...entry, state: NeighborState.probe, flags: 0 };
-    const operation = `RTM_NEWNEIGH probe ${describeNeighbor(key)}`;
-    try {
-      this.#connection.request(operation, RTM_NEWNEIGH, NLM_F_REPLACE, encodeNeighbor(probe));
-    } catch (error) {
-      // ENOENT: no entry; EINVAL: an entry without a valid link-layer address (neigh_add, __neigh_update; v6.18)
-      if (!(error instanceof NetlinkError) || !["ENOENT", "EINVAL"].includes(error.errno)) throw error;
-      const use = { ...entry, state: NeighborState.none, flags: NTF_USE };
-      this.#connection.request(operation, RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, encodeNeighbor(use));
-    }
+  probeNeighbors(keys: readonly NeighborKey[]): void {
+    const request = (
+      key: NeighborKey,
+      flags: number,
+      entry: { readonly state: NeighborState; readonly flags: number },
+    ) => {
+      const body = encodeNeighbor({ ...key, ...entry, linkLayerAddress: null, protocol: 0 });
+      return { type: RTM_NEWNEIGH, flags, body };
+    };
+    const probe = { state: NeighborState.probe, flags: 0 };
+    const refused = this.#connection.requestAll(keys.map((key) => request(key, NLM_F_REPLACE, probe)));
+    if ([...refused.values()].includes("EPERM")) throw new NetlinkError("RTM_NEWNEIGH probe", "EPERM");
+    // ENOENT: no entry; EINVAL: an entry without a valid link-layer address (neigh_add, __neigh_update; v6.18)
+    const unknown = keys.filter((_, i) => ["ENOENT", "EINVAL"].includes(refused.get(i) ?? ""));
+    const use = { state: NeighborState.none, flags: NTF_USE };
+    this.#connection.requestAll(unknown.map((key) => request(key, NLM_F_CREATE | NLM_F_REPLACE, use)));
   }
 
   #dump<T>(operation: string, type: number, query: Uint8Array, decode: (body: Uint8Array) => T | null): readonly T[] {

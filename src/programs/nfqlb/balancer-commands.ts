@@ -2,6 +2,7 @@ import { join } from "node:path";
 import type { FragmentMemory, TunDevice, WorkerSettings } from "#dataplane";
 import { QueueSocket, readQueueStates } from "#netlink/queue";
 import { CounterFile, ensureFlows, TraceFile } from "#tables";
+import { SettledMemory } from "../settled-memory.js";
 import { type Command, CommandError, type Io, numberOption, regionName, shmFolder } from "./command.js";
 import { DEFAULT_FLOW_ADDRESS, type FlowAddress, parseFlowAddress } from "./flow-address.js";
 import { answerFlowRequest, type FlowSocketState } from "./flow-requests.js";
@@ -122,6 +123,7 @@ async function balance(options: ParsedOptions, io: Io, { mode }: { mode: "lb" | 
   process.on("SIGTERM", () => end(0));
   process.on("SIGINT", () => end(0));
   process.on("SIGHUP", () => {});
+  using memory = new SettledMemory();
   try {
     using _flowSocket =
       flowAddress === null || flowsName === null
@@ -130,6 +132,7 @@ async function balance(options: ParsedOptions, io: Io, { mode }: { mode: "lb" | 
     void threads.ready.then(() => {
       io.out(sockets.map((socket) => queueLine(options, socket)).join(""));
       counters.setReady();
+      memory.stir(); // what the start needed; packets leave nothing behind
     });
     return await ended;
   } finally {

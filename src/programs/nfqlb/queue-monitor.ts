@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { type QueueState, readQueueStates } from "#netlink/queue";
 import {
+  COUNTER_LAST_PACKET_ID,
   COUNTER_THREAD_ID,
   type CounterBlock,
   type CounterFile,
@@ -28,6 +29,8 @@ type Watched = {
   queueDropped: number;
   userDropped: number;
   threadId: number;
+  /** The last packet that it had received then. */
+  packetId: number;
   userMs: number;
   systemMs: number;
   /** What of the losses was told, and when. */
@@ -63,6 +66,7 @@ export class QueueMonitor implements Disposable {
       queueDropped: 0,
       userDropped: 0,
       threadId: 0,
+      packetId: 0,
       userMs: 0,
       systemMs: 0,
       toldQueueDropped: 0,
@@ -117,6 +121,9 @@ function addLosses(queue: Watched, { waiting, queueDropped, userDropped }: Queue
 function addCpuTime(queue: Watched): void {
   const { samples, counters } = queue.block;
   const threadId = counters[COUNTER_THREAD_ID]!;
+  const packetId = counters[COUNTER_LAST_PACKET_ID]!;
+  if (threadId === queue.threadId && packetId === queue.packetId) return; // it has slept since then
+  queue.packetId = packetId;
   const times = threadTimes(threadId);
   if (times === null) return;
   const isSame = threadId === queue.threadId;

@@ -117,7 +117,7 @@ async function prove(paths: readonly Path[], vips: readonly string[]): Promise<R
   let open = paths.filter(({ neighbor }) => neighbor !== null);
   const settled = new Map<string, Path>();
   try {
-    for (const { neighbor } of open) route.probeNeighbor(neighbor!);
+    route.probeNeighbors(open.map(({ neighbor }) => neighbor!));
   } catch (error) {
     if (error instanceof NetlinkError && error.errno === "EPERM") return settled;
     throw error;

@@ -1,5 +1,5 @@
 import type { ServiceState } from "#availability";
-import type { Status, Turn } from "#control";
+import type { Reconciler, Status, Turn } from "#control";
 import type { NspUpdate } from "#nsp";
 import type { ControlNumbers } from "./metrics/control-metrics.js";
 import type { Labels } from "./metrics/family.js";
@@ -18,10 +18,9 @@ export class InstanceState {
   readonly #hostName: string;
   readonly #hasFrontend: boolean;
   #update: NspUpdate | null = null;
-  readonly #readStatus: () => Status | null;
-  /** As of the last turn; null: to be read again. */
+  readonly #control: () => Pick<Reconciler, "status" | "inForce"> | null;
+  /** Kept for one turn of the event loop: several metrics look at it, and it is large. */
   #status: Status | null = null;
-  #targets: readonly TargetView[] | null = null;
   /** Turns by duration. */
   readonly #turnCounts = new Float64Array(TURN_BOUNDS.length + 1);
   #turnSeconds = 0;
@@ -34,11 +33,11 @@ export class InstanceState {
   /**
    * @param place trench and conduit that are served
    * @param hostName identifier of the frontend of this host; null when there is none to wait for
-   * @param status of the control loop
+   * @param control the control loop, once there is one
    */
-  constructor(place: Labels, hostName: string | null, status: () => Status | null) {
+  constructor(place: Labels, hostName: string | null, control: () => Pick<Reconciler, "status" | "inForce"> | null) {
     this.#place = place;
-    this.#readStatus = status;
+    this.#control = control;
     this.#hostName = hostName ?? "";
     this.#hasFrontend = hostName !== null;
   }
@@ -49,7 +48,6 @@ export class InstanceState {
 
   takeTurn(turn: Turn): void {
     this.#status = null;
-    this.#targets = null;
     const seconds = turn.durationMs / 1_000;
     const bucket = TURN_BOUNDS.findIndex((bound) => seconds <= bound);
     this.#turnCounts[bucket < 0 ? TURN_BOUNDS.length : bucket]!++;
@@ -68,20 +66,22 @@ export class InstanceState {
     return this.#hasFrontend ? this.#update?.frontends.includes(this.#hostName) === true : null;
   }
 
-  /** Targets of the last turn; the same list until the next one. */
+  /** Targets as of the last turn. */
   targets(): readonly TargetView[] {
-    this.#targets ??= targetsOf(this.#lastStatus()?.targets ?? []);
-    return this.#targets;
+    return targetsOf(this.#lastStatus()?.targets ?? []);
   }
 
   /** Names of the streams in force: those with a range of fwmarks, while somebody asks for packets. */
   streams(): readonly string[] {
-    const { streams = [], isFrontendAnnounced = null } = this.#lastStatus() ?? {};
-    return isFrontendAnnounced === false ? [] : streams.flatMap(({ name, offset }) => (offset === null ? [] : [name]));
+    return (this.#control()?.inForce() ?? []).map(({ name }) => name);
   }
 
   #lastStatus(): Status | null {
-    this.#status ??= this.#readStatus();
+    if (this.#status !== null) return this.#status;
+    this.#status = this.#control()?.status() ?? null;
+    setImmediate(() => {
+      this.#status = null;
+    });
     return this.#status;
   }
 
@@ -114,14 +114,13 @@ export class InstanceState {
   }
 
   serviceState(isDataPlaneReady: boolean): ServiceState {
-    const flows = countByStream(this.#lastStatus()?.flows ?? []);
-    const ready = countByStream(this.targets().filter(({ state }) => state === "ready"));
+    const streams = this.#control()?.inForce() ?? [];
     return {
       isNspConnected: this.isNspConnected,
       isDataPlaneReady,
       isFrontendAnnounced: this.isFrontendAnnounced,
       areSocketsAnswering: this.areSocketsAnswering,
-      streams: this.streams().map((name) => ({ flows: flows.get(name) ?? 0, targets: ready.get(name) ?? 0 })),
+      streams: streams.map(({ flows, ready }) => ({ flows, targets: ready })),
     };
   }
 }
@@ -130,10 +129,4 @@ function targetsOf(targets: Status["targets"]): readonly TargetView[] {
   return targets.flatMap(({ stream, identifier, fwmark, addresses, ips = addresses, state, cause }) => {
     return fwmark === null ? [] : [{ stream, identifier, fwmark, ips, state, reason: cause }];
   });
-}
-
-function countByStream(objects: readonly { readonly stream: string }[]): ReadonlyMap<string, number> {
-  const counts = new Map<string, number>();
-  for (const { stream } of objects) counts.set(stream, (counts.get(stream) ?? 0) + 1);
-  return counts;
 }

@@ -1,9 +1,10 @@
 import { hostname } from "node:os";
 import { join } from "node:path";
-import { Reconciler, type Status, unpublish } from "#control";
+import { Reconciler, unpublish } from "#control";
 import { formatRefusal } from "#nsp";
 import { Steering } from "#steering";
 import { CounterFile, ensureFlows } from "#tables";
+import { SettledMemory } from "../settled-memory.js";
 import { ControlLock, holderOf } from "./control-lock.js";
 import { DataPlane } from "./data-plane.js";
 import { StartError } from "./failure.js";
@@ -98,8 +99,8 @@ async function run(
   );
   ensureFlows(shmFolder, FLOWS);
   const isAlone = source.file !== null;
-  const late = { status: (): Status | null => null, wake: () => {}, refresh: () => {} }; // of what is made further down
-  const state = new InstanceState(placeOf(source), isAlone ? null : hostname(), () => late.status());
+  const late = { control: null as Reconciler | null, wake: () => {}, refresh: () => {} }; // of what is made further down
+  const state = new InstanceState(placeOf(source), isAlone ? null : hostname(), () => late.control);
   const dataPlane = new DataPlane({
     program: settings.nfqlb || join(__dirname, "nfqlb"),
     folder: shmFolder,
@@ -113,17 +114,20 @@ async function run(
     },
     onGiveUp: () => signals.fail("the data plane keeps dying"),
   });
+  using memory = new SettledMemory();
   const options = commonOptions(settings, steering, log, source.file !== null);
   const reconciler = new Reconciler({
     ...options,
     isDataPlaneReady: () => dataPlane.isReady,
     onTurn: (turn) => {
-      status.update(contentOf(reconciler.status(), turn, new Date()));
+      const at = new Date();
+      status.update({}, () => contentOf(reconciler.status(), turn, at));
       state.takeTurn(turn);
+      if (turn.kernelSteps > 0) memory.stir();
       late.refresh();
     },
   });
-  late.status = () => reconciler.status();
+  late.control = reconciler;
   const services = await startPublicServices({
     ...servedBy(settings, process.env, isAlone),
     hostName: hostname(),
@@ -161,6 +165,7 @@ async function run(
       const configurationFrom = update.origin === "nsp" ? "nsp" : "saved state";
       status.update({ configurationFrom, refusals: update.refusals.map(formatRefusal) });
       state.takeUpdate(update);
+      memory.stir();
       reconciler.configure(update.configuration, state.isFrontendAnnounced);
       services.refresh();
     },

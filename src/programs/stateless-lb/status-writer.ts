@@ -9,6 +9,8 @@ export class StatusWriter {
   readonly #folder: string;
   readonly #onFault: (message: string) => void;
   #content: StatusContent;
+  /** What is asked for only when the file is written: it is long, and changes more often than anybody can read. */
+  #live: () => Partial<StatusContent> = () => ({});
   #timer: NodeJS.Timeout | null = null;
   #writtenMs = Number.NEGATIVE_INFINITY;
   #toldFault = "";
@@ -20,9 +22,13 @@ export class StatusWriter {
     this.#write();
   }
 
-  /** Takes over what changed; it is in the file a quarter of a second later at the latest. */
-  update(changes: Partial<StatusContent>): void {
+  /**
+   * Takes over what changed; it is in the file a quarter of a second later at the latest.
+   * @param live gives the rest as of then
+   */
+  update(changes: Partial<StatusContent>, live = this.#live): void {
     this.#content = { ...this.#content, ...changes };
+    this.#live = live;
     if (this.#timer !== null) return;
     const waitMs = this.#writtenMs + WRITE_INTERVAL_MS - performance.now();
     if (waitMs <= 0) this.#write();
@@ -31,7 +37,8 @@ export class StatusWriter {
 
   /** The last word: ended in order. */
   end(): void {
-    this.#content = { ...this.#content, phase: "ended", isServed: false, targets: [] };
+    this.#content = { ...this.#content, ...this.#live(), phase: "ended", isServed: false, targets: [] };
+    this.#live = () => ({});
     this.#write();
   }
 
@@ -40,7 +47,7 @@ export class StatusWriter {
     this.#timer = null;
     this.#writtenMs = performance.now();
     try {
-      writeStatus(this.#folder, this.#content, new Date());
+      writeStatus(this.#folder, { ...this.#content, ...this.#live() }, new Date());
       this.#toldFault = "";
     } catch (error) {
       const { message } = error as Error;

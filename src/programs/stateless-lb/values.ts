@@ -26,7 +26,7 @@ export function parseDuration(text: string): number {
   if (rest === "0") return 0;
   let ms = 0;
   let at = 0;
-  for (const part of rest.matchAll(/([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)/g)) {
+  for (const part of rest.matchAll(/([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|\u00b5s|\u03bcs|ms|s|m|h)/g)) {
     if (part.index !== at) throw refuse();
     at += part[0].length;
     ms += Number(part[1]) * UNIT_MS[part[2]!]!;

@@ -1,0 +1,51 @@
+// The second part of `make bench`: memory of both programs together and their CPU while nothing happens, with 100 streams,
+// 1,000 flows and 1,000 targets. `--write` puts the figures into docs/performance.md.
+import { spawnSync } from "node:child_process";
+import { readFileSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { buildHarness } from "./build-harness.mjs";
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "..");
+const build = await buildHarness();
+const kinds = { following: "following an NSP of its own process", alone: "alone, the NSP inside" };
+
+/** @typedef {import("../test/harness/footprint.js").Footprint} Footprint */
+
+/** @param {string} kind @returns {Footprint} */
+function measure(kind) {
+  const args = [join(build, "footprint.cjs"), kind, join(root, "bin")];
+  const { stdout, status } = spawnSync(process.execPath, args, {
+    encoding: "utf8",
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  if (status !== 0) throw new Error(`bench footprint ${kind} failed`);
+  return JSON.parse(stdout);
+}
+
+const all = Object.entries(kinds).map(([kind, name]) => ({ name, figure: measure(kind) }));
+/** @param {string} what @param {(figure: Footprint) => number} pick @param {number} digits */
+const row = (what, pick, digits = 1) =>
+  `| ${what} | ${all.map(({ figure }) => pick(figure).toFixed(digits)).join(" | ")} |`;
+const text = `| MiB | ${all.map(({ name }) => name).join(" | ")} |
+|---|${all.map(() => "---").join("|")}|
+${[
+  row("**resident together, shared pages once**", (one) => one.togetherMib),
+  row("of it the control plane's own", (one) => one.controlAnonymousMib),
+  row("of it the data plane's own", (one) => one.dataAnonymousMib),
+  row("of it programs and libraries, both", (one) => one.programsMib),
+  row("of it table images that are mapped", (one) => one.imagesMib),
+  row("RSS of the control plane", (one) => one.controlRssMib),
+  row("RSS of the data plane", (one) => one.dataRssMib),
+  row("PSS of both", (one) => one.pssMib),
+  row("CPU of the control plane while nothing happens, % of a core", (one) => one.controlCpu, 2),
+  row("CPU of the data plane while nothing happens, % of a core", (one) => one.dataCpu, 2),
+].join("\n")}
+`;
+console.log(text);
+if (process.argv.includes("--write")) {
+  const path = join(root, "docs/performance.md");
+  const document = readFileSync(path, "utf8");
+  const [head = "", tail = ""] = document.split(/<!-- footprint -->[\s\S]*<!-- end of footprint -->/);
+  writeFileSync(path, `${head}<!-- footprint -->\n${text}<!-- end of footprint -->${tail}`);
+}
