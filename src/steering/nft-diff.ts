@@ -97,13 +97,12 @@ function makeChain(
 
 /** Gives each chain that is not there an empty one at the same hook that nobody wants, while there is one. */
 function spareChains({ chains }: WantedTable, actual: ActualTable): (wanted: WantedChain) => ActualChain | undefined {
-  let spare: ActualChain[] | null = null;
+  const names = new Set(chains.map(({ chain }) => chain));
+  const spare = [...actual.chains.values()].filter(
+    ({ chain, hook, rules, isAccepting }) => hook !== null && !names.has(chain) && rules.length === 0 && isAccepting,
+  );
   return ({ hook }) => {
     if (hook === null) return undefined;
-    const names = new Set(chains.map(({ chain }) => chain));
-    spare ??= [...actual.chains.values()].filter(
-      ({ chain, rules, isAccepting }) => !names.has(chain) && rules.length === 0 && isAccepting,
-    );
     const at = spare.findIndex((chain) => hookText(chain.hook) === hookText(hook));
     return at < 0 ? undefined : spare.splice(at, 1)[0];
   };
