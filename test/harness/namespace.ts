@@ -36,8 +36,13 @@ export type Host = {
   readonly ip: (...lines: string[]) => void;
   /** Starts a command inside; what it gives ends that. */
   readonly start: (command: string, ...args: string[]) => () => Promise<void>;
+  /** Its links are gone at once; the kernel would take them away some time after the namespace's last process. */
   readonly close: () => void;
 };
+
+/** A pair of veth devices goes as a whole, so that the name of the end outside is free afterwards; others may be faster. */
+const DELETE_LINKS =
+  "ip -brief link show type veth | cut -d @ -f 1 | while read link; do ip link delete $link 2>/dev/null || :; done";
 
 /** Makes a host; it has nothing but a loopback device that is up. */
 export async function makeHost(): Promise<Host> {
@@ -67,6 +72,9 @@ export async function makeHost(): Promise<Host> {
         return ended;
       };
     },
-    close: () => child.stdin.end(),
+    close: () => {
+      if (child.exitCode === null) run("nsenter", "-t", String(pid), "-n", "sh", "-c", DELETE_LINKS);
+      child.stdin.end();
+    },
   };
 }
