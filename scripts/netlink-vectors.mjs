@@ -128,6 +128,8 @@ for (const route of [
 asks("route", "ip route show table 5001 proto 90", 26);
 tells("route", "ip route show table 5001", 24);
 tells("route", "ip -6 route show table 5001", 24);
+// The rules above that jump over this priority go first.
+sh("ip rule del priority 2; ip rule del priority 3");
 sh("ip rule add priority 20 fwmark 5001 lookup 5001; ip -6 rule add priority 19 fwmark 5001 lookup 5001");
 for (const command of [
   "ip route get fibmatch 198.18.0.1 mark 5001",
