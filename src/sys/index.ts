@@ -1,8 +1,9 @@
 // For callers
 
+export { exchangeNames, renameUnlessTaken } from "./exchange.js";
 export { bindInet, connectInet, sendInet } from "./inet.js";
 export { errnoName, SysError, sleepMicroseconds, watchReadable } from "./libc.js";
-export { isRangeLocked, lockRange, tryLockRange, unlockRange } from "./lock.js";
+export { isRangeLocked, tryLockRange, unlockRange } from "./lock.js";
 export { MappedFile, type Memory } from "./memory.js";
 export { releaseFreedMemory, releaseProgramPages } from "./memory-release.js";
 export { CLONE_NEWNET, CLONE_NEWNS, enterNamespace, inNetworkNamespaceOf, unshare } from "./namespace.js";

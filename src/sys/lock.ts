@@ -3,7 +3,6 @@ import { check, lastErrno, libc, SysError } from "./libc.js";
 
 const F_OFD_GETLK = 36;
 const F_OFD_SETLK = 37;
-const F_OFD_SETLKW = 38;
 const F_WRLCK = 1;
 const F_UNLCK = 2;
 
@@ -32,15 +31,6 @@ export function tryLockRange(fd: number, start: number, length: number): boolean
   const errno = lastErrno();
   if (errno === constants.errno.EAGAIN || errno === constants.errno.EACCES) return false;
   throw new SysError("fcntl", errno, "F_OFD_SETLK");
-}
-
-/** Like {@link tryLockRange}, but blocks the thread until the range is free. */
-export function lockRange(fd: number, start: number, length: number): void {
-  for (;;) {
-    if (libc.fcntl(fd, F_OFD_SETLKW, flockBytes(F_WRLCK, start, length)) === 0) return;
-    const errno = lastErrno();
-    if (errno !== constants.errno.EINTR) throw new SysError("fcntl", errno, "F_OFD_SETLKW");
-  }
 }
 
 /** Gives back the caller's lock on the range; no error when there is none. */

@@ -16,7 +16,8 @@ export type Memory = { readonly u8: Uint8Array; readonly view: DataView };
  */
 export class MappedFile implements Memory {
   readonly fd: number;
-  readonly path: string;
+  /** The file's name, for messages; whoever renames it sets it. */
+  path: string;
   readonly length: number;
   readonly buffer: ArrayBuffer;
   readonly u8: Uint8Array;

@@ -1,7 +1,8 @@
-import { isRangeLocked, tryLockRange } from "#sys";
+import { isRangeLocked, type MappedFile, tryLockRange } from "#sys";
 import { COUNTER_RULE_SLOTS } from "./flow-table.js";
 import { KIND_COUNTERS, LayoutError, LOCK_OWNER, LOCK_READY, WORD_SIZES } from "./layout.js";
 import { Region } from "./region.js";
+import { hasItsName, isRegion, openAny, regionPath } from "./region-file.js";
 
 /** Sizes in the header. */
 const SIZE_WORKERS = 0;
@@ -84,7 +85,7 @@ export type DataPlane = {
   readonly workers: number;
   /** Whether all its queues are bound. */
   readonly isReady: boolean;
-  /** What it was started with; its own JSON. */
+  /** What it was started with; its own JSON, empty if it is of another layout version. */
   readonly settings: string;
 };
 
@@ -100,7 +101,6 @@ export class CounterFile implements Disposable {
     this.#region = region;
     this.workers = region.size(SIZE_WORKERS);
     if (SETTINGS_BYTES + this.workers * BLOCK_BYTES > region.capacity) {
-      region[Symbol.dispose]();
       throw new LayoutError(region.file.path, `${this.workers} blocks do not fit ${region.capacity} bytes`);
     }
   }
@@ -108,29 +108,66 @@ export class CounterFile implements Disposable {
   /**
    * Becomes the data plane of this folder.
    * @param workers blocks of counters, one per queue
-   * @throws {LayoutError} another data plane owns the file
+   * @throws {LayoutError} another data plane owns the file, whatever its version; {CapacityError} the folder is full
    */
   static create(folder: string, name: string, workers: number, settings: string): CounterFile {
-    let file = tryOpen(folder, name);
-    if (file !== null && !file.#own()) {
-      const pid = file.#region.size(SIZE_PID);
-      file[Symbol.dispose]();
-      throw new LayoutError(`${folder}/${name}`, `a data plane with pid ${pid} is running`);
+    const path = regionPath(folder, name);
+    for (;;) {
+      const before = openAny(path);
+      if (before === null) {
+        const made = CounterFile.#make(folder, name, workers, false);
+        if (made === null) continue; // another one was faster
+        made.#begin(settings);
+        return made;
+      }
+      // Its lock is the same in every layout version; who holds it is alone with the file.
+      if (!tryLockRange(before.fd, LOCK_OWNER, 1)) {
+        const owner = `a data plane with pid ${pidIn(before)} is running`;
+        before[Symbol.dispose]();
+        throw new LayoutError(path, `${owner}; one in a folder of its own needs NFQLB_SHM_DIR`);
+      }
+      if (!hasItsName(before)) {
+        before[Symbol.dispose]();
+        continue;
+      }
+      const kept = CounterFile.#keep(before, workers) ?? CounterFile.#make(folder, name, workers, true)!;
+      if (kept.#region.file !== before) before[Symbol.dispose]();
+      kept.#begin(settings);
+      return kept;
     }
-    if (file === null || file.workers !== workers) {
-      file?.[Symbol.dispose]();
-      const imageBytes = SETTINGS_BYTES + workers * BLOCK_BYTES;
-      Region.create(folder, name, { kind: KIND_COUNTERS, imageBytes, sizes: [workers] }, () => {});
-      file = CounterFile.open(folder, name);
-      if (!file.#own()) throw new LayoutError(`${folder}/${name}`, "another data plane was faster");
+  }
+
+  /** A file, owned, if it has these workers' counters and is ours. @throws {CapacityError} no memory for all of it */
+  static #keep(file: MappedFile, workers: number): CounterFile | null {
+    try {
+      const kept = new CounterFile(Region.of(file, KIND_COUNTERS, { isTrusted: true }));
+      if (kept.workers !== workers) return null;
+      kept.#region.reserveFirstImage();
+      return kept;
+    } catch (error) {
+      if ((error as { code?: string }).code !== "ERR_LAYOUT") throw error;
+      return null;
     }
-    file.#begin(settings);
-    return file;
+  }
+
+  /** A new file, owned before anybody sees it; null: there is one, and it may not be replaced. */
+  static #make(folder: string, name: string, workers: number, mayReplace: boolean): CounterFile | null {
+    const imageBytes = SETTINGS_BYTES + workers * BLOCK_BYTES;
+    const reservedBytes = imageBytes; // image 1 is not used
+    const spec = { kind: KIND_COUNTERS, imageBytes, sizes: [workers], reservedBytes, lock: LOCK_OWNER, mayReplace };
+    const region = Region.create(folder, name, spec, () => {});
+    return region === null ? null : new CounterFile(region);
   }
 
   /** @throws ENOENT, {LayoutError} */
   static open(folder: string, name: string): CounterFile {
-    return new CounterFile(Region.open(folder, name, KIND_COUNTERS));
+    const region = Region.open(folder, name, KIND_COUNTERS);
+    try {
+      return new CounterFile(region);
+    } catch (error) {
+      region[Symbol.dispose]();
+      throw error;
+    }
   }
 
   /** The counters of worker 0…workers-1. */
@@ -183,10 +220,6 @@ export class CounterFile implements Disposable {
     return sum;
   }
 
-  #own(): boolean {
-    return tryLockRange(this.#region.file.fd, LOCK_OWNER, 1);
-  }
-
   #begin(settings: string): void {
     const bytes = new TextEncoder().encode(settings);
     if (bytes.length >= SETTINGS_BYTES) throw new RangeError(`settings of ${bytes.length} bytes`);
@@ -209,10 +242,17 @@ export class CounterFile implements Disposable {
   }
 }
 
-/** The data plane that runs on a folder, or null. */
+/** The data plane that runs on a folder, or null; of one of another layout version only its pid is known. */
 export function readDataPlane(folder: string, name: string): DataPlane | null {
-  const file = tryOpen(folder, name);
-  if (file === null) return null;
+  let file: CounterFile;
+  try {
+    file = CounterFile.open(folder, name);
+  } catch (error) {
+    const { code } = error as { code?: string };
+    if (code === "ENOENT") return null;
+    if (code === "ERR_LAYOUT") return readForeignOwner(regionPath(folder, name));
+    throw error;
+  }
   try {
     return file.owner();
   } finally {
@@ -220,12 +260,18 @@ export function readDataPlane(folder: string, name: string): DataPlane | null {
   }
 }
 
-function tryOpen(folder: string, name: string): CounterFile | null {
+function readForeignOwner(path: string): DataPlane | null {
+  const file = openAny(path);
+  if (file === null) return null;
   try {
-    return CounterFile.open(folder, name);
-  } catch (error) {
-    const { code } = error as { code?: string };
-    if (code === "ENOENT" || code === "ERR_LAYOUT") return null;
-    throw error;
+    if (!isRegion(file) || !isRangeLocked(file.fd, LOCK_OWNER, 1)) return null;
+    return { pid: pidIn(file), workers: 0, isReady: false, settings: "" };
+  } finally {
+    file[Symbol.dispose]();
   }
+}
+
+/** Of the data plane that holds the file; it stands at the same place in every layout version. */
+function pidIn(file: MappedFile): number {
+  return isRegion(file) ? file.view.getUint32((WORD_SIZES + SIZE_PID) * 4, true) : 0;
 }

@@ -35,15 +35,24 @@ export const COUNTER_RULE_SLOTS = 65_536;
 
 /** Makes an empty region of flow rules unless there is one; the rules of an earlier data plane stay in force. */
 export function ensureFlows(folder: string, name: string): void {
+  let isUnusable = false;
   try {
-    using _region = Region.open(folder, name, KIND_FLOWS);
+    using _region = Region.open(folder, name, KIND_FLOWS, { isTrusted: true });
+    return;
   } catch (error) {
     const { code } = error as { code?: string };
     if (code !== "ENOENT" && code !== "ERR_LAYOUT") throw error;
-    const content = encodeImage([]);
-    const spec = { kind: KIND_FLOWS, imageBytes: INITIAL_BYTES, sizes: [], reservedBytes: INITIAL_BYTES };
-    Region.create(folder, name, spec, content.fill);
+    isUnusable = code === "ERR_LAYOUT"; // another layout, or something else
   }
+  const content = encodeImage([]);
+  const spec = {
+    kind: KIND_FLOWS,
+    imageBytes: INITIAL_BYTES,
+    sizes: [],
+    reservedBytes: INITIAL_BYTES,
+    mayReplace: isUnusable, // one that somebody makes at this moment may hold rules
+  };
+  Region.create(folder, name, spec, content.fill)?.[Symbol.dispose]();
 }
 
 /**
@@ -51,7 +60,8 @@ export function ensureFlows(folder: string, name: string): void {
  * compiled aside and published. A rule object that comes back as it went in keeps its counter; every other one starts
  * at 0. Nothing is written when no rule changed.
  * @param countOf what a counter slot has counted so far, over all workers
- * @param slots counter slots there are; half of them may be in use
+ * @param options.slots counter slots there are; half of them may be in use
+ * @param options.deadlineMs how long another writer may hold the region
  * @throws ENOENT no such region; {LayoutError}; {CapacityError} too many rules, or a reader hangs
  */
 export function updateFlows(
@@ -59,9 +69,9 @@ export function updateFlows(
   name: string,
   change: (rules: readonly FlowRule[]) => readonly FlowRule[],
   countOf: (slot: number) => number,
-  slots = COUNTER_RULE_SLOTS,
+  { slots = COUNTER_RULE_SLOTS, deadlineMs }: { slots?: number; deadlineMs?: number } = {},
 ): { readonly changed: boolean } {
-  return withWriter(folder, name, KIND_FLOWS, (region) => {
+  const work = (region: Region) => {
     const before = rulesOf(region, decodeImage(region, region.generation).ruleBytes);
     const wanted = change(before.map(({ rule }) => rule));
     const known = new Map(before.map((stored) => [stored.rule, stored]));
@@ -88,10 +98,11 @@ export function updateFlows(
       const generation = (region.generation + 2) & ~1;
       const imageBytes = content.bytes * ROOM;
       const spec = { kind: KIND_FLOWS, imageBytes, sizes: [], generation, reservedBytes: content.bytes };
-      Region.create(folder, name, spec, content.fill);
+      Region.create(folder, name, spec, content.fill)?.[Symbol.dispose]();
     }
     return { changed: true };
-  });
+  };
+  return withWriter(folder, name, KIND_FLOWS, work, deadlineMs);
 }
 
 /** The flow rules in force. @throws ENOENT no such region; {LayoutError} */
@@ -125,7 +136,7 @@ export class FlowTableReader implements Disposable {
 
   /** @throws ENOENT, {LayoutError}, {CapacityError} too many readers */
   constructor(folder: string, name: string) {
-    this.#region = Region.open(folder, name, KIND_FLOWS);
+    this.#region = Region.open(folder, name, KIND_FLOWS, { isTrusted: true });
     try {
       this.#slot = new ReaderSlot(this.#region);
       this.#generation = this.#slot.enter();

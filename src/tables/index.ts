@@ -54,9 +54,11 @@ export {
   TABLE_RETIRED,
   updateFlows,
 } from "./flow-table.js";
-export { deleteRegion, hasRegion } from "./region.js";
+export { deleteRegion, hasRegion } from "./region-file.js";
+export { mendRemovedRegions } from "./removed.js";
 export {
   createStreamTable,
+  isNoStreamTable,
   readStreamCounts,
   readStreamTable,
   readTargetHits,

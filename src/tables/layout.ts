@@ -50,6 +50,8 @@ export function slotValue(generation: number): number {
 export const LOCK_WRITER = 2 ** 40;
 export const LOCK_OWNER = 2 ** 40 + 1;
 export const LOCK_READY = 2 ** 40 + 2;
+/** Held by whoever makes the file, until it has its name. */
+export const LOCK_NEW = 2 ** 40 + 3;
 export const LOCK_SLOTS = 2 ** 40 + 16;
 
 /** A region file is not what it should be. */

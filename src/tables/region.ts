@@ -1,6 +1,5 @@
-import { fstatSync, renameSync, statSync, unlinkSync } from "node:fs";
-import { join } from "node:path";
-import { isRangeLocked, lockRange, MappedFile, tryLockRange, unlockRange } from "#sys";
+import { fstatSync } from "node:fs";
+import { isRangeLocked, MappedFile, SysError, tryLockRange, unlockRange } from "#sys";
 import {
   CapacityError,
   DOUBLE_PUBLISHED_MS,
@@ -13,7 +12,6 @@ import {
   MAGIC,
   OWN_SLOTS,
   PAGE_BYTES,
-  RETIRED,
   SIZES,
   SLOT_WORD,
   SLOTS,
@@ -27,12 +25,31 @@ import {
   WORD_STATE,
   WORD_VERSION,
 } from "./layout.js";
+import { discard, hasItsName, makeNameless, putInPlace, regionPath } from "./region-file.js";
 
 /** How long a writer waits for readers of an image: a batch of packets lasts well below a millisecond. */
 const READER_DEADLINE_MS = 1_000;
-const MAX_NAME_BYTES = 200;
 /** Memory of two slots never shares a cache line: their owners run on different cores. */
 const CACHE_LINE_BYTES = 64;
+
+/** A writer computes its image under the lock: of many thousands of hostile rules some seconds. */
+const WRITER_DEADLINE_MS = 10_000;
+
+/** What a region is made of. */
+export type RegionSpec = {
+  readonly kind: number;
+  readonly imageBytes: number;
+  readonly sizes: readonly number[];
+  /** Number of image 0, even; 0 unless given. */
+  readonly generation?: number;
+  readonly ownBytes?: number;
+  /** So many bytes of image 0 have their memory, `publish` takes what it needs; all of the file unless given (R1). */
+  readonly reservedBytes?: number;
+  /** Byte that the maker holds a lock on before anybody sees the file. */
+  readonly lock?: number;
+  /** Whether it takes the place of one that has its name; true unless given. */
+  readonly mayReplace?: boolean;
+};
 
 /** A mapped region: header words, the two images, and the memory that reader slots own. */
 export class Region implements Disposable {
@@ -50,61 +67,59 @@ export class Region implements Disposable {
 
   /**
    * Opens a region by name.
-   * @throws the ENOENT of open(2); {LayoutError} the file is no region of that kind, or is shorter than it says
+   * @param isTrusted whether what it holds decides about packets or is written on: then it must be ours or root's
+   * @throws the ENOENT of open(2); {LayoutError} the file is no region of that kind, is shorter than it says, or another
+   *   user's
    */
-  static open(folder: string, name: string, kind: number): Region {
-    const path = regionPath(folder, name);
-    const file = openFile(path);
+  static open(folder: string, name: string, kind: number, { isTrusted = false } = {}): Region {
+    const file = openFile(regionPath(folder, name));
     try {
-      checkHeader(file, kind);
-      return new Region(file);
+      return Region.of(file, kind, { isTrusted });
     } catch (error) {
       file[Symbol.dispose]();
       throw error;
     }
   }
 
+  /** The region in a file that is open already; it belongs to the region then. @throws {LayoutError} as {@link open} */
+  static of(file: MappedFile, kind: number, { isTrusted = false } = {}): Region {
+    if (isTrusted) checkOwner(file);
+    checkHeader(file, kind);
+    return new Region(file);
+  }
+
   /**
    * Makes a region and puts it in force under its name, in place of one that is there: that one is retired, whoever has
    * it mapped keeps a whole and unchanged file. Image 0 is in force; `fill` writes it.
-   * @param spec.generation number of that image, even; 0 unless given
+   * @returns the region, or null when another one has the name and `mayReplace` is false
+   * @throws {CapacityError} the folder has no room for it; nothing is changed then
    */
-  static create(
-    folder: string,
-    name: string,
-    spec: {
-      kind: number;
-      imageBytes: number;
-      sizes: readonly number[];
-      generation?: number;
-      ownBytes?: number;
-      /** Fails with ENOSPC when there is no room for all of it, instead of a crash later (R1). */
-      isReserved?: boolean;
-      /** The same for so many bytes of image 0, where `publish` is told how many it will write. */
-      reservedBytes?: number;
-    },
-    fill: (image: Uint8Array) => void,
-  ): void {
+  static create(folder: string, name: string, spec: RegionSpec, fill: (image: Uint8Array) => void): Region | null {
     const path = regionPath(folder, name);
     const capacity = Math.max(1, Math.ceil(spec.imageBytes / PAGE_BYTES)) * PAGE_BYTES;
-    const temporary = join(folder, `.${name}.${process.pid}.${process.hrtime.bigint()}`);
     const ownBytes = Math.ceil((spec.ownBytes ?? 0) / CACHE_LINE_BYTES) * CACHE_LINE_BYTES;
     const length = HEADER_BYTES + 2 * capacity + OWN_SLOTS * ownBytes;
-    const reserved = spec.reservedBytes === undefined ? 0 : HEADER_BYTES + spec.reservedBytes;
-    using file = MappedFile.create(temporary, length, { reservedBytes: spec.isReserved === true ? length : reserved });
-    const header = new Int32Array(file.buffer, 0, HEADER_BYTES / 4);
-    header[WORD_MAGIC] = MAGIC;
-    header[WORD_VERSION] = LAYOUT_VERSIONS[spec.kind]!;
-    header[WORD_KIND] = spec.kind;
-    header[WORD_CAPACITY] = capacity;
-    header[WORD_GENERATION] = spec.generation ?? 0;
-    header[WORD_OWN_BYTES] = ownBytes;
-    header.set(spec.sizes.slice(0, SIZES), WORD_SIZES);
-    new Float64Array(file.buffer, 0, HEADER_BYTES / 8)[DOUBLE_PUBLISHED_MS] = Date.now();
-    fill(file.u8.subarray(HEADER_BYTES, HEADER_BYTES + capacity));
-    const before = openAny(path);
-    renameSync(temporary, path);
-    retire(before);
+    const reserved = spec.reservedBytes === undefined ? length : HEADER_BYTES + spec.reservedBytes;
+    const file = makeNameless(folder, name, length, reserved);
+    try {
+      const header = new Int32Array(file.buffer, 0, HEADER_BYTES / 4);
+      header[WORD_MAGIC] = MAGIC;
+      header[WORD_VERSION] = LAYOUT_VERSIONS[spec.kind]!;
+      header[WORD_KIND] = spec.kind;
+      header[WORD_CAPACITY] = capacity;
+      header[WORD_GENERATION] = spec.generation ?? 0;
+      header[WORD_OWN_BYTES] = ownBytes;
+      header.set(spec.sizes.slice(0, SIZES), WORD_SIZES);
+      new Float64Array(file.buffer, 0, HEADER_BYTES / 8)[DOUBLE_PUBLISHED_MS] = Date.now();
+      fill(file.u8.subarray(HEADER_BYTES, HEADER_BYTES + capacity));
+      if (spec.lock !== undefined) tryLockRange(file.fd, spec.lock, 1);
+      if (putInPlace(file, path, spec.mayReplace ?? true)) return new Region(file);
+      discard(file);
+      return null;
+    } catch (error) {
+      discard(file);
+      throw error;
+    }
   }
 
   /** A kind-specific size of the header. */
@@ -149,27 +164,43 @@ export class Region implements Disposable {
    * Puts the image of the next generation in force after `fill` wrote it, then waits until no live reader uses the old
    * one: what was decided by it is on its way when this returns. Under the writer lock only.
    * @param reservedBytes so many bytes of the image have their memory before it is filled
-   * @throws {CapacityError} a reader did not leave an image in time; ENOSPC no memory for the image, what was in force stays
+   * @throws {CapacityError} no memory for the image, or a reader did not leave the one to be overwritten in time: what was in
+   *   force stays; or one did not leave the image before in time: then the change is in force
    */
   publish(fill: (image: Uint8Array) => void, reservedBytes = 0): void {
     const current = this.generation;
-    this.#awaitReaders(current - 1); // of the image about to be overwritten; usually there is none
-    if (reservedBytes > 0) this.file.reserve(this.imageOffset(current + 1), reservedBytes);
+    this.#awaitReaders(current - 1, "nothing is changed"); // of the image to be overwritten; usually there is none
+    if (reservedBytes > 0) this.#reserve(this.imageOffset(current + 1), reservedBytes);
     fill(this.image(current + 1));
     // Orders all of the image's stores before the new number: a reader that sees it sees the image.
     Atomics.store(this.header, WORD_GENERATION, (current + 1) | 0);
     this.#doubles[DOUBLE_PUBLISHED_MS] = Date.now();
-    this.#awaitReaders(current);
+    this.#awaitReaders(current, "the change is in force, but packets may still be decided by what was before");
+  }
+
+  /** Takes the memory for image 0, if that was not done when the file was made. @throws {CapacityError} */
+  reserveFirstImage(): void {
+    this.#reserve(0, HEADER_BYTES + this.capacity);
+  }
+
+  /** @throws {CapacityError} */
+  #reserve(offset: number, bytes: number): void {
+    try {
+      this.file.reserve(offset, bytes);
+    } catch (error) {
+      if (!(error instanceof SysError && error.errno === "ENOSPC")) throw error;
+      throw new CapacityError(this.file.path, `no room for ${bytes} bytes (ENOSPC)`);
+    }
   }
 
   /** Gives the memory of the image that is not in force back. Under the writer lock only. @throws as {@link publish} */
   releaseIdle(): void {
     const idle = this.generation - 1;
-    this.#awaitReaders(idle);
+    this.#awaitReaders(idle, "nothing is changed");
     this.file.release(this.imageOffset(idle), this.capacity);
   }
 
-  #awaitReaders(generation: number): void {
+  #awaitReaders(generation: number, consequence: string): void {
     const value = slotValue(generation);
     const pause = new Int32Array(new SharedArrayBuffer(4));
     const deadline = performance.now() + READER_DEADLINE_MS;
@@ -179,7 +210,7 @@ export class Region implements Disposable {
         if (performance.now() > deadline) {
           throw new CapacityError(
             this.file.path,
-            `reader ${slot} has not left generation ${generation} in ${READER_DEADLINE_MS} ms`,
+            `reader ${slot} has not left generation ${generation} in ${READER_DEADLINE_MS} ms; ${consequence}`,
           );
         }
         Atomics.wait(pause, 0, 0, 0.2);
@@ -232,81 +263,34 @@ export class ReaderSlot {
 
 /**
  * Runs `work` on the region of that name under its writer lock; writers, in whatever process, go one after the other.
- * @throws as {@link Region.open}
+ * @param deadlineMs how long it may take until the lock is free
+ * @throws as {@link Region.open}; {CapacityError} another writer hangs
  */
-export function withWriter<T>(folder: string, name: string, kind: number, work: (region: Region) => T): T {
+export function withWriter<T>(
+  folder: string,
+  name: string,
+  kind: number,
+  work: (region: Region) => T,
+  deadlineMs = WRITER_DEADLINE_MS,
+): T {
+  const endMs = performance.now() + deadlineMs;
+  const pause = new Int32Array(new SharedArrayBuffer(4));
   for (;;) {
-    using region = Region.open(folder, name, kind);
-    lockRange(region.file.fd, LOCK_WRITER, 1);
-    if (region.isRetired || !isSameFile(region)) continue; // replaced while we waited for the lock
+    using region = Region.open(folder, name, kind, { isTrusted: true });
+    while (!tryLockRange(region.file.fd, LOCK_WRITER, 1)) {
+      if (performance.now() > endMs)
+        throw new CapacityError(
+          region.file.path,
+          `another writer has held it for ${deadlineMs} ms; nothing is changed`,
+        );
+      Atomics.wait(pause, 0, 0, 0.5);
+    }
+    if (region.isRetired || !hasItsName(region.file)) continue; // replaced while we waited for the lock
     try {
       return work(region);
     } finally {
       unlockRange(region.file.fd, LOCK_WRITER, 1);
     }
-  }
-}
-
-/** Deletes a region; readers see it retired. @returns false when there was none */
-export function deleteRegion(folder: string, name: string): boolean {
-  const path = regionPath(folder, name);
-  const region = openAny(path);
-  try {
-    unlinkSync(path);
-  } catch (error) {
-    region?.[Symbol.dispose]();
-    if ((error as { code?: string }).code === "ENOENT") return false;
-    throw error;
-  }
-  retire(region);
-  return true;
-}
-
-/** Whether there is a file of that name; false for what cannot be a name. */
-export function hasRegion(folder: string, name: string): boolean {
-  try {
-    return statSync(regionPath(folder, name)).isFile();
-  } catch {
-    return false;
-  }
-}
-
-/** Path of a region. @throws {LayoutError} `name` is no plain file name of 1…200 bytes */
-function regionPath(folder: string, name: string): string {
-  if (!/^[^/\0]+$/.test(name) || name.startsWith(".") || Buffer.byteLength(name) > MAX_NAME_BYTES) {
-    throw new LayoutError(
-      join(folder, name),
-      `a name has 1..${MAX_NAME_BYTES} bytes, no "/", and does not begin with "."`,
-    );
-  }
-  return join(folder, name);
-}
-
-/** The file of a path, whatever it is, or null; a region in it can be retired. */
-function openAny(path: string): MappedFile | null {
-  try {
-    return MappedFile.open(path, { isWritable: true });
-  } catch {
-    return null;
-  }
-}
-
-function retire(file: MappedFile | null): void {
-  if (file === null) return;
-  if (file.length >= HEADER_BYTES) {
-    const header = new Int32Array(file.buffer, 0, HEADER_BYTES / 4);
-    if (header[WORD_MAGIC] === MAGIC) Atomics.store(header, WORD_STATE, RETIRED);
-  }
-  file[Symbol.dispose]();
-}
-
-function isSameFile(region: Region): boolean {
-  const ours = fstatSync(region.file.fd);
-  try {
-    const named = statSync(region.file.path);
-    return named.ino === ours.ino && named.dev === ours.dev;
-  } catch {
-    return false;
   }
 }
 
@@ -318,6 +302,13 @@ function openFile(path: string): MappedFile {
     if ((error as { errno?: unknown }).errno === "EINVAL") throw new LayoutError(path, "an empty file");
     throw error;
   }
+}
+
+/** @throws {LayoutError} somebody else's file: he could change what it says, or cut it off under our hands */
+function checkOwner(file: MappedFile): void {
+  const { uid } = fstatSync(file.fd);
+  if (uid !== 0 && uid !== process.geteuid?.())
+    throw new LayoutError(file.path, `it belongs to user ${uid}, not to us or root; delete it if nobody needs it`);
 }
 
 function checkHeader(file: MappedFile, kind: number): void {

@@ -2,6 +2,7 @@ import { readSync } from "node:fs";
 import { effectiveSize, populate, rows } from "#maglev";
 import { KIND_STREAM, LayoutError, OWN_SLOTS } from "./layout.js";
 import { ReaderSlot, Region, withWriter } from "./region.js";
+import { isOtherKind } from "./region-file.js";
 
 /**
  * Sizes in the header: M, N and the tier's own fwmark. The image: lookup i32[M], then active i32[N]. A reader slot owns
@@ -41,8 +42,8 @@ export function createStreamTable(
   const size = effectiveSize(table.size);
   const imageBytes = (size + targets) * 4;
   const sizes = [size, targets, ownFwmark];
-  const spec = { kind: KIND_STREAM, imageBytes, sizes, ownBytes: targets * 8, isReserved: true };
-  Region.create(folder, name, spec, (image) => image.fill(0xff, 0, imageBytes));
+  const spec = { kind: KIND_STREAM, imageBytes, sizes, ownBytes: targets * 8 };
+  Region.create(folder, name, spec, (image) => image.fill(0xff, 0, imageBytes))?.[Symbol.dispose]();
   return { size };
 }
 
@@ -73,6 +74,11 @@ export function updateStreamTable(
     });
     return { changed: true, stamp: stampOf(region) };
   });
+}
+
+/** Whether a region of ours that is no lookup table has that name. @throws {LayoutError} `name` cannot be one */
+export function isNoStreamTable(folder: string, name: string): boolean {
+  return isOtherKind(folder, name, KIND_STREAM);
 }
 
 /** Another text whenever somebody has changed or replaced the table; null: there is none. */
@@ -164,7 +170,7 @@ export class StreamTableReader implements Disposable {
    * @throws ENOENT, {LayoutError}, {CapacityError} too many readers
    */
   constructor(folder: string, name: string, { isCounting = false } = {}) {
-    this.#region = Region.open(folder, name, KIND_STREAM);
+    this.#region = Region.open(folder, name, KIND_STREAM, { isTrusted: true });
     try {
       const { size, targets } = checkSizes(this.#region);
       this.size = size;

@@ -1,4 +1,3 @@
-import { statfsSync } from "node:fs";
 import { isRangeLocked, tryLockRange } from "#sys";
 import {
   CapacityError,
@@ -71,7 +70,7 @@ export class TraceFile implements Disposable {
     if (file === null || file.rings !== rings || file.#records !== records) {
       const level = file?.level ?? DEFAULT_LEVEL;
       file?.[Symbol.dispose]();
-      create(folder, name, rings, records, level);
+      create(folder, name, { rings, records, level, mayReplace: true });
       file = TraceFile.open(folder, name);
     }
     if (!tryLockRange(file.#region.file.fd, LOCK_OWNER, 1)) {
@@ -91,7 +90,10 @@ export class TraceFile implements Disposable {
   static openOrCreate(folder: string, name: string): TraceFile {
     const file = tryOpen(folder, name);
     if (file !== null) return file;
-    create(folder, name, 0, 0, DEFAULT_LEVEL);
+    const spec = { rings: 0, records: 0, level: DEFAULT_LEVEL };
+    // A data plane may have made its own at this moment; what is no trace region is replaced.
+    if (!create(folder, name, { ...spec, mayReplace: false }) && tryOpen(folder, name) === null)
+      create(folder, name, { ...spec, mayReplace: true });
     return TraceFile.open(folder, name);
   }
 
@@ -196,13 +198,24 @@ export class TraceFile implements Disposable {
   }
 }
 
-function create(folder: string, name: string, rings: number, records: number, level: number): void {
+/** @returns false when there is one that may not be replaced @throws {CapacityError} */
+function create(
+  folder: string,
+  name: string,
+  spec: { rings: number; records: number; level: number; mayReplace: boolean },
+): boolean {
+  const { rings, records, level, mayReplace } = spec;
   const imageBytes = rings * blockBytes(records);
-  const { bavail, bsize } = statfsSync(folder);
-  // A page that cannot be had later would end the thread that touches it (SIGBUS); so all of them are taken now.
-  if (bavail * bsize < imageBytes) throw new CapacityError(`${folder}/${name}`, `no room for ${imageBytes} bytes`);
-  const spec = { kind: KIND_TRACE, imageBytes, sizes: [rings, records, level, 0] };
-  Region.create(folder, name, spec, (image) => image.fill(0));
+  const sizes = [rings, records, level, 0];
+  // Image 1 is not used. Threads touch every page sooner or later, so all of the memory is taken now.
+  const region = Region.create(
+    folder,
+    name,
+    { kind: KIND_TRACE, imageBytes, sizes, reservedBytes: imageBytes, mayReplace },
+    () => {},
+  );
+  region?.[Symbol.dispose]();
+  return region !== null;
 }
 
 function tryOpen(folder: string, name: string): TraceFile | null {

@@ -4,6 +4,7 @@ import { formatFlowRule } from "#flow";
 import { populate, rows } from "#maglev";
 import {
   CounterFile,
+  createStreamTable,
   RECORD,
   RingWriter,
   readFlows,
@@ -80,6 +81,27 @@ const roles: Record<string, () => void> = {
       });
     }
     process.disconnect();
+  },
+  /** Makes the table anew, over and over, and tells when it is done. */
+  replace: () => {
+    process.once("message", () => {
+      for (let i = 0; i < Number(parity); i++) createStreamTable(folder, name, { size: 97, targets: 4, ownFwmark: 0 });
+      process.send!("done");
+    });
+    process.send!("ready");
+  },
+  /** Tries to become the data plane of each name that it is told; tells whether it is, and stays so. */
+  rival: () => {
+    const held: CounterFile[] = [];
+    process.on("message", (name: string) => {
+      try {
+        held.push(CounterFile.create(folder, name, 1, "{}"));
+        process.send!("owner");
+      } catch (error) {
+        process.send!((error as Error).message);
+      }
+    });
+    process.send!("ready");
   },
   /** Is the data plane. */
   own: () => {

@@ -10,6 +10,7 @@ import {
   updateFlows,
 } from "#tables";
 import type { FlowRequest } from "./flow-protocol.js";
+import { mendRemoved } from "./housekeeping.js";
 import type { PlaneLog } from "./plane-log.js";
 
 /** What the flow socket works on. */
@@ -36,6 +37,8 @@ type RuleSet = {
 /** A request that is refused; the message is the reply. */
 class Refusal extends Error {}
 
+/** The socket's thread also ends the program: it never waits longer for a writer elsewhere that hangs. */
+const LOCK_DEADLINE_MS = 500;
 const TRACE_PREFIX = "trace-";
 /** A trace rule leads nowhere; the classifier asks for a name all the same. */
 const NO_TABLE = "trace";
@@ -49,6 +52,9 @@ export function answerFlowRequest(request: FlowRequest, state: FlowSocketState):
     const action = request.get("action");
     if (action === undefined) throw new Refusal("FAIL: no action: set, delete, list or list-names");
     const isTrace = action.startsWith(TRACE_PREFIX);
+    // Deleted by hand a moment ago: put back before anybody works on it.
+    if (!hasRegion(state.folder, isTrace ? state.traceFlowsName : state.flowsName))
+      mendRemoved(state.folder, state.log);
     const rules = isTrace ? traceRules(state) : flowRules(state);
     const reply = answer(isTrace ? action.slice(TRACE_PREFIX.length) : action, request, rules);
     if (reply === "OK") state.log.flowsChanged([...request].map(([name, value]) => `${name}=${value}`).join(" "));
@@ -115,7 +121,8 @@ function remove(request: FlowRequest, rules: RuleSet): string {
 }
 
 function change(rules: RuleSet, apply: (before: readonly FlowRule[]) => readonly FlowRule[]): void {
-  updateFlows(rules.folder, rules.name, apply, rules.countOf, rules.slots);
+  const { folder, name, countOf, slots } = rules;
+  updateFlows(folder, name, apply, countOf, { slots, deadlineMs: LOCK_DEADLINE_MS });
 }
 
 function list(request: FlowRequest, { folder, name: region, isTrace, countOf }: RuleSet): string {

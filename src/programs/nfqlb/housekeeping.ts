@@ -1,8 +1,11 @@
-import { OUTCOME } from "#dataplane";
-import { COUNTER_OUTCOMES, type CounterFile, flowsGeneration, type TraceFile } from "#tables";
+import { watch } from "node:fs";
+import { OUTCOME, RuleView } from "#dataplane";
+import { COUNTER_OUTCOMES, type CounterFile, mendRemovedRegions, type TraceFile } from "#tables";
 import type { PlaneLog } from "./plane-log.js";
 
 const INTERVAL_MS = 1_000;
+/** After a file of the folder was deleted: who replaces it by hand does so within this. */
+const MEND_AFTER_MS = 50;
 
 /**
  * What the data plane's main thread looks after once a second: watchers that died, and what the log says in sum because
@@ -19,7 +22,13 @@ export function keepHouse(parts: {
 }): () => void {
   const { folder, flowsName, trace, counters, log } = parts;
   const readUnusable = () => counters.sum(COUNTER_OUTCOMES + OUTCOME.unusable);
-  const readGeneration = () => (flowsName === null ? 0 : generationOrZero(folder, flowsName));
+  // Held open here as well, so that rules in force are never lost with their file's name: threads look again with packets.
+  const rules = flowsName === null ? null : new RuleView(folder, flowsName);
+  const readGeneration = () => {
+    rules?.enter();
+    rules?.leave();
+    return (rules?.generation ?? 0) >>> 0;
+  };
   let mask = 0;
   let unusable = readUnusable();
   let generation = readGeneration();
@@ -36,13 +45,39 @@ export function keepHouse(parts: {
     generation = generationNow;
   }, INTERVAL_MS);
   timer.unref();
-  return () => clearInterval(timer);
+  const endMending = mendWhenRemoved(folder, log, readGeneration);
+  return () => {
+    clearInterval(timer);
+    endMending();
+    rules?.[Symbol.dispose]();
+  };
 }
 
-function generationOrZero(folder: string, name: string): number {
+/** Regions in use whose files were deleted by hand come back, which is told. */
+export function mendRemoved(folder: string, log: PlaneLog): void {
+  for (const { name, outcome } of mendRemovedRegions(folder))
+    log.log("warning", `${name} was deleted by hand while in use: ${outcome}`);
+}
+
+/** Looks at the folder whenever a name in it comes or goes; without inotify nobody does, which is told. */
+function mendWhenRemoved(folder: string, log: PlaneLog, onMended: () => void): () => void {
+  let timer: NodeJS.Timeout | undefined;
+  const mend = () => {
+    timer = undefined;
+    mendRemoved(folder, log);
+    onMended();
+  };
   try {
-    return flowsGeneration(folder, name);
-  } catch {
-    return 0; // deleted by somebody; the data plane goes on with the last ones
+    const watcher = watch(folder, { persistent: false }, (event) => {
+      if (event === "rename") timer ??= setTimeout(mend, MEND_AFTER_MS).unref();
+    });
+    watcher.on("error", (error) => log.log("warning", `${folder} is not watched any more: ${error.message}`));
+    return () => {
+      watcher.close();
+      clearTimeout(timer);
+    };
+  } catch (error) {
+    log.log("warning", `${folder} cannot be watched: ${(error as Error).message}`);
+    return () => {};
   }
 }

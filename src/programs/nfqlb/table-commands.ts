@@ -1,5 +1,5 @@
 import { effectiveSize, MAX_SIZE, primeBelow } from "#maglev";
-import { createStreamTable, deleteRegion, readStreamTable, updateStreamTable } from "#tables";
+import { createStreamTable, deleteRegion, isNoStreamTable, readStreamTable, updateStreamTable } from "#tables";
 import { type Command, CommandError, type Io, numberOption, regionName, shmFolder, wholeNumber } from "./command.js";
 import type { OptionSpec, ParsedOptions } from "./options.js";
 
@@ -34,6 +34,7 @@ const init: Command = {
     const size = effectiveSize(asked);
     if (size !== asked) io.out(`M adjusted; ${asked} -> ${size}\n`);
     if (targets > size) throw new CommandError("N can't be larger than M");
+    requireTable(io, name);
     createStreamTable(shmFolder(io.env), name, { size: Math.min(asked, MAX_SIZE), targets, ownFwmark });
     return 0;
   },
@@ -44,10 +45,18 @@ const remove: Command = {
   summary: "Delete a lookup table",
   options: [{ ...shmOption, isRequired: true }],
   run(options, io) {
-    deleteRegion(shmFolder(io.env), regionName(options, "shm", ""));
+    const name = regionName(options, "shm", "");
+    requireTable(io, name);
+    deleteRegion(shmFolder(io.env), name);
     return 0;
   },
 };
+
+/** The rules, counters and rings of a data plane are not replaced or deleted by a slip of the name. @throws {CommandError} */
+function requireTable(io: Io, name: string): void {
+  if (isNoStreamTable(shmFolder(io.env), name))
+    throw new CommandError(`${name} is no lookup table, but a data plane's`);
+}
 
 const show: Command = {
   name: "show",
