@@ -124,6 +124,7 @@ async function balance(options: ParsedOptions, io: Io, { mode }: { mode: "lb" | 
   process.on("SIGINT", () => end(0));
   process.on("SIGHUP", () => {});
   using memory = new SettledMemory();
+  let failure = "";
   try {
     using _flowSocket =
       flowAddress === null || flowsName === null
@@ -135,12 +136,18 @@ async function balance(options: ParsedOptions, io: Io, { mode }: { mode: "lb" | 
       memory.stir(); // what the start needed; packets leave nothing behind
     });
     return await ended;
+  } catch (error) {
+    failure = `${(error as Error).message}\n`;
+    throw error;
   } finally {
     endHousekeeping();
     endSweeping();
     const hasStopped = await threads.stop();
     monitor.sample();
-    if (!hasStopped) process.exit(1); // a thread hangs: it would hold up the end of the process
+    if (!hasStopped) {
+      io.error(failure); // nobody else will tell it
+      process.exit(1); // a thread hangs, or has only begun: it would hold up the end of the process
+    }
     for (const socket of sockets) socket[Symbol.dispose]();
   }
 }
