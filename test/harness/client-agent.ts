@@ -38,7 +38,8 @@ const IPPROTO_RAW = 255;
 const IPPROTO_IPV6 = 41;
 const IPV6_V6ONLY = 26;
 const BURST = 32;
-const MOST_AT_ONCE = 2_048;
+/** What a generator that was held up makes good at once, half a queue; the rest of the delay is not made good. */
+const MOST_AT_ONCE = 512;
 
 type UdpCommand = {
   readonly cmd: "udp";
@@ -83,6 +84,7 @@ async function sendUdp({ family, rate, count, firstId }: UdpCommand): Promise<ob
   const payload = family === 4 ? 28 : 48;
   for (let slot = 0; slot < BURST; slot++) ring.setSlotLength(slot, packets[0]!.length);
   const startMs = performance.now();
+  let dueFromMs = startMs;
   let sent = 0;
   let worstGapMs = 0;
   let lastMs = startMs;
@@ -92,8 +94,10 @@ async function sendUdp({ family, rate, count, firstId }: UdpCommand): Promise<ob
     const nowMs = performance.now();
     worstGapMs = Math.max(worstGapMs, nowMs - lastMs);
     lastMs = nowMs;
-    const target = Math.min(count, Math.floor(((nowMs - startMs) * rate) / 1000));
-    const due = Math.min(target, sent + MOST_AT_ONCE); // a generator that cannot keep up still listens for `stop`
+    const late = Math.floor(((nowMs - dueFromMs) * rate) / 1000) - sent - MOST_AT_ONCE;
+    // Else the machine's stall would become a burst faster than any rate that is meant.
+    if (late > 0) dueFromMs += (late * 1000) / rate;
+    const due = Math.min(count, Math.floor(((nowMs - dueFromMs) * rate) / 1000));
     while (sent < due) {
       const burst = Math.min(BURST, due - sent);
       for (let slot = 0; slot < burst; slot++) {
@@ -110,8 +114,8 @@ async function sendUdp({ family, rate, count, firstId }: UdpCommand): Promise<ob
       }
       sent += burst;
     }
-    if (sent === target) await delay(1);
-    else await nextTurn();
+    if (late <= 0) await delay(1);
+    else await nextTurn(); // one that cannot keep up still listens for `stop`
   }
   isSending = false;
   const seconds = (performance.now() - startMs) / 1000;
