@@ -1,5 +1,5 @@
 import { Graph, type GraphLimits } from "./graph.js";
-import type { ItemMemory } from "./prefix-items.js";
+import { ItemGatherer, type ItemMemory } from "./prefix-items.js";
 import {
   CLASSES,
   FIRST_RECORD,
@@ -25,6 +25,8 @@ export const LIMITS: CompileLimits = {
   shared: 1.5,
   copies: 16,
   copiesBesides: 300,
+  nested: 8,
+  chained: 160,
   untested: 4,
   untestedOfFewPorts: 24,
 };
@@ -58,7 +60,7 @@ export function compile(
   const words = new WordWriter(codes.reduce((sum, code) => sum + RECORD_WORDS + WORDS_PER_ASK * asksOf(code), 0));
   words.reserve(FIRST_RECORD);
   const records = new RecordWriter(codes, slots, streams, words);
-  const graph = new Graph(codes, records, words, limits, memory);
+  const graph = new Graph(codes, records, words, limits, new ItemGatherer(memory));
   const helpers = [...codes.keys()].filter((rule) => rules[rule]!.target === "");
   const others =
     helpers.length === 0 ? [...codes.keys()] : [...codes.keys()].filter((rule) => rules[rule]!.target !== "");

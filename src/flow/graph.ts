@@ -1,19 +1,18 @@
-import { Chains, NO_RULE } from "./chain.js";
+import { Chains } from "./chain.js";
 import { hasFewPorts, inOrder } from "./dimension.js";
 import { buildFieldNode, commonField } from "./field-node.js";
+import { paint } from "./paint.js";
 import {
   buildPortTree,
   divide,
   gatherPorts,
   type PortChange,
   type PortInterval,
-  type PortItems,
-  type PortTarget,
   portChanges,
   weighPorts,
 } from "./port-tree.js";
-import { gatherItems, type ItemMemory, weigh, withMapped } from "./prefix-items.js";
-import { MAPPED_BITS } from "./prefix-list.js";
+import { type ItemGatherer, type PrefixItems, weigh, withMapped } from "./prefix-items.js";
+import { MAPPED, MAPPED_BITS } from "./prefix-list.js";
 import {
   CLASS_PING,
   CLASSES,
@@ -29,11 +28,12 @@ import {
   recordAt,
   reference,
 } from "./program.js";
+import { askedOf, isLastAsked, reachable } from "./reach.js";
 import type { RecordWriter } from "./records.js";
+import { listWithin, nestedSpans, type Region, type Span, withSpans } from "./region.js";
 import {
   ADDRESSES,
   asksOf,
-  covers,
   DESTINATION,
   DIMENSIONS,
   DPORT,
@@ -45,8 +45,9 @@ import {
   SPORT,
   type View,
 } from "./rule-code.js";
-import { ascending, hashOf, isEqual, merge } from "./rule-list.js";
-import { isLast, isSettled, NO_CLASS, type State } from "./state.js";
+import { distinct, hashOf, isEqual, merge } from "./rule-list.js";
+import { chainedSets, type SetContext, wholeSets } from "./rule-sets.js";
+import { isSettled, NO_CLASS, type State } from "./state.js";
 import { TrieBuilder, type TrieTarget } from "./trie.js";
 import type { WordWriter } from "./word-writer.js";
 
@@ -60,13 +61,15 @@ export type GraphLimits = {
   /** As long as they are so many at most, per rule and besides; else a set has what is its own, and a link to the next. */
   readonly copies: number;
   readonly copiesBesides: number;
+  /** Where prefixes with more rules than that lie around each other the other addresses are asked first. */
+  readonly nested: number;
+  /** Words per rule that may be written for longer parts of chains. */
+  readonly chained: number;
   /** Rules that are asked without having looked at all of their prefix or range, and where most take few ports. */
   readonly untested: number;
   readonly untestedOfFewPorts: number;
 };
 
-/** Of up to so many rules each is compared with those before it. */
-const COMPARED_RULES = 24;
 /** From so many byte matches of one field on its value is looked up. */
 const FIELD_RULES = 4;
 /** A look-up of a field leads to its rules about so many times. */
@@ -76,10 +79,14 @@ const KEY_SOURCE = 0;
 const KEY_DESTINATION = 4;
 /** A look-up that leaves more of the rules than that at a hot spot is not worth its cost for few rules. */
 const HOT_SHARE = 0.25;
+/** Prefixes around each other are looked for where some address has so many times the rules that one of them has at least. */
+const NESTED = 4;
+/** What a rule takes about, by what it asks for. */
+const WORDS_PER_WEIGHT = 6;
 /** A dimension in which a rule in two is left divides badly. */
 const BAD_SHARE = 0.5;
 
-const EVERY_DIMENSION = (1 << DIMENSIONS) - 1;
+const NOTHING_KNOWN = { open: (1 << DIMENSIONS) - 1, protocolClass: NO_CLASS, fields: [], region: null };
 const PORTS = (1 << DPORT) | (1 << SPORT);
 
 /**
@@ -93,27 +100,39 @@ export class Graph {
   readonly #records: RecordWriter;
   readonly #words: WordWriter;
   readonly #limits: GraphLimits;
-  readonly #chains: Chains;
+  readonly #context: SetContext;
   /** Nodes by state and rules. */
   readonly #known = new Map<number, { readonly state: string; readonly rules: readonly number[]; node: number }[]>();
-  readonly #memory: ItemMemory;
+  readonly #gatherer: ItemGatherer;
   /** Rules that may still be copied. */
   #credit: number;
+  /** Words that may still be written for longer parts of chains. */
+  #room: number;
+  #regions = 0;
 
   constructor(
     codes: readonly RuleCode[],
     records: RecordWriter,
     words: WordWriter,
     limits: GraphLimits,
-    memory: ItemMemory,
+    gatherer: ItemGatherer,
   ) {
     this.#codes = codes;
     this.#records = records;
     this.#words = words;
     this.#limits = limits;
-    this.#memory = memory;
-    this.#chains = new Chains(words, codes.length);
-    this.#credit = limits.copiesBesides * 64 + limits.copies * codes.reduce((sum, code) => sum + asksOf(code), 0);
+    this.#gatherer = gatherer;
+    const asks = codes.reduce((sum, code) => sum + asksOf(code), 0);
+    this.#context = {
+      codes,
+      chains: new Chains(words, codes.length),
+      node: (rules, state) => this.#nodeOf(rules, state),
+      tested: (rules, open, state) => this.#tested(rules, open, state),
+      listed: limits.listed,
+      together: (weight, write) => this.#together(weight, write),
+    };
+    this.#room = limits.chained * codes.length;
+    this.#credit = limits.copiesBesides * 64 + limits.copies * asks;
   }
 
   /** The nodes where packets begin: IPv4 by protocol class, then IPv6. @param rules ascending */
@@ -121,7 +140,7 @@ export class Graph {
     const hasSources = rules.some((rule) => ((this.#codes[rule]!.asks >> SOURCE) & 1) === 1);
     const of = (view: View, graft: number) => {
       const possible = rules.filter((rule) => this.#codes[rule]!.views[view]);
-      return this.#node(possible, { open: EVERY_DIMENSION, protocolClass: NO_CLASS, view, fields: [], graft });
+      return this.#node(possible, { ...NOTHING_KNOWN, view, graft });
     };
     const v4 = of(4, 0);
     return [v4, of(6, hasSources ? 0 : v4)].flatMap((node) => this.#byClass(node));
@@ -134,13 +153,18 @@ export class Graph {
   }
 
   #node(candidates: readonly number[], state: State): number {
-    const rules = this.#cut(candidates, state);
+    return this.#nodeOf(reachable(this.#codes, candidates, state), state);
+  }
+
+  /** @param rules that can be reached, see {@link reachable} */
+  #nodeOf(rules: readonly number[], state: State): number {
     if (rules.length === 0) return NONE;
-    const asked = this.#asked(rules, state);
+    const asked = askedOf(this.#codes, rules, state) & (ADDRESSES | PORTS);
     if (rules.length === 1) return this.#records.reference(rules[0]!, this.#open(rules, asked, state), state.view);
-    const { protocolClass, view, fields } = state;
+    const { protocolClass, view, fields, region } = state;
     const known = protocolClass === NO_CLASS || protocolClass === CLASS_PING ? protocolClass : CLASSES; // others are alike
-    const text = `${asked} ${known} ${(asked & ADDRESSES) === 0 ? 0 : view} ${fields.map(({ key }) => key).join(" ")}`;
+    const where = (asked & ADDRESSES) === 0 ? 0 : `${view} ${region?.id ?? ""}`;
+    const text = `${asked} ${known} ${where} ${fields.map(({ key }) => key).join(" ")}`;
     const hash = hashOf(rules);
     const sameHash = this.#known.get(hash) ?? [];
     const before = sameHash.find((other) => other.state === text && isEqual(other.rules, rules));
@@ -154,10 +178,10 @@ export class Graph {
     return node;
   }
 
-  /** Asks the dimension that divides the rules best. */
+  /** Asks the dimension that divides the rules best; that of a region after the other addresses. */
   #ask(rules: readonly number[], asked: number, state: State): number {
     const isOpen = state.protocolClass === NO_CLASS;
-    const dimensions = state.graft === 0 ? inOrder(this.#codes, rules, asked) : [DESTINATION];
+    const dimensions = state.graft === 0 ? this.#inOrder(rules, asked, state) : [DESTINATION];
     for (const [i, dimension] of dimensions.entries()) {
       if (((1 << dimension) & PORTS) !== 0)
         return isOpen ? this.#classNode(rules, state) : this.#portNode(rules, dimension, state);
@@ -168,52 +192,20 @@ export class Graph {
     return this.#fieldNode(rules, asked, state);
   }
 
-  /**
-   * The rules that can be reached: up to the first that takes every packet, and of few rules only those that no earlier
-   * one covers.
-   */
-  #cut(rules: readonly number[], state: State): readonly number[] {
-    for (let i = 0; i < rules.length - 1; i++) {
-      if (this.#takesAll(rules[i]!, state)) return this.#uncovered(rules.slice(0, i + 1), state);
-    }
-    return this.#uncovered(rules, state);
-  }
-
-  #uncovered(rules: readonly number[], state: State): readonly number[] {
-    if (rules.length < 2 || rules.length > COMPARED_RULES) return rules;
-    const left: number[] = [];
-    for (const rule of rules) {
-      const code = this.#codes[rule]!;
-      const isCovered = left.some((before) => {
-        const earlier = this.#codes[before]!;
-        return isLast(earlier, state) && covers(earlier, code, state.open);
-      });
-      if (!isCovered) left.push(rule);
-    }
-    return left.length === rules.length ? rules : left;
-  }
-
-  #takesAll(rule: number, state: State): boolean {
-    const code = this.#codes[rule]!;
-    return (code.asks & state.open) === 0 && isLast(code, state);
-  }
-
-  /** The first of the rules that takes all packets. */
-  #cutOf(rules: readonly number[], state: State): number {
-    return rules.find((rule) => this.#takesAll(rule, state)) ?? NO_RULE;
-  }
-
-  /** Bit set of the dimensions, without protocol, that are open and in which a rule asks for something. */
-  #asked(rules: readonly number[], { open }: State): number {
-    let asked = 0;
-    for (const rule of rules) asked |= this.#codes[rule]!.asks;
-    return asked & open & (ADDRESSES | PORTS);
+  #inOrder(rules: readonly number[], asked: number, { region }: State): readonly number[] {
+    const other = region === null ? 0 : ADDRESSES & ~(1 << region.dimension) & asked;
+    return other === 0 ? inOrder(this.#codes, rules, asked) : [other === 1 << SOURCE ? SOURCE : DESTINATION];
   }
 
   /** What rules have to be tested for: OPEN_*. */
   #open(rules: readonly number[], asked: number, { fields }: State): number {
     const isMatched = rules.every((rule) => this.#codes[rule]!.fields.every((field) => isSettled(field, fields)));
     return asked | (isMatched ? 0 : OPEN_MATCHES);
+  }
+
+  /** One rule or a list of some, which are tested for what is open (OPEN_*). */
+  #tested(rules: readonly number[], open: number, { view }: State): number {
+    return rules.length === 1 ? this.#records.reference(rules[0]!, open, view) : this.#list(rules, open, view);
   }
 
   /** A list of rules, which are tested for what is open (OPEN_*). */
@@ -241,34 +233,49 @@ export class Graph {
 
   /** @param mayRefuse the answer is null where the dimension divides badly */
   #addressNode(rules: readonly number[], dimension: number, state: State, mayRefuse: boolean): number | null {
-    const { view, graft } = state;
+    const { view, graft, region } = state;
     const listOf = (rule: number) => {
       const { destinations, sources } = this.#codes[rule]!;
       const code = dimension === DESTINATION ? destinations : sources;
-      return graft === 0 ? code[view] : code.native;
+      const list = graft === 0 ? code[view] : code.native;
+      return region?.dimension === dimension ? listWithin(list, region) : list;
     };
-    const { items: own, others } = gatherItems(
-      rules,
-      view,
-      listOf,
-      this.#memory,
-      `${dimension} ${view} ${graft === 0} ${state.protocolClass}`,
-    );
+    const name = `${dimension} ${view} ${graft === 0} ${state.protocolClass} ${region?.id ?? ""}`;
+    const { items: own, others } = this.#gatherer.gather(rules, view, listOf, name);
     const { sum, regions, most } = weigh(own, others.length);
-    if (this.#isBetterListed(rules, most))
-      return this.#list(rules, this.#open(rules, this.#asked(rules, state), state), view);
+    if (this.#isBetterListed(rules, most)) {
+      const asked = askedOf(this.#codes, rules, state) & (ADDRESSES | PORTS);
+      return this.#list(rules, this.#open(rules, asked, state), view);
+    }
     if (mayRefuse && sum > BAD_SHARE * regions * rules.length) return null;
-    const isCopied = this.#isWorthCopying(sum, regions, rules.length);
+    const spans = most > NESTED * this.#limits.nested ? this.#spans(own, dimension, state) : [];
+    const isCopied = spans.length === 0 && this.#isWorthCopying(sum, regions, rules.length);
     if (isCopied && state.protocolClass === NO_CLASS) return this.#classNode(rules, state);
     const hasMapped = graft !== 0 && rules.some((rule) => (this.#codes[rule]!.destinations[4]?.count ?? 0) > 0);
-    const { items, mappedAt } = hasMapped ? withMapped(own) : { items: own, mappedAt: -1 };
-    const outside = { ...state, graft: 0 };
-    const inside = { ...outside, open: state.open & ~(1 << dimension) };
-    const sets = isCopied ? this.#copying(inside) : this.#chaining(inside, outside, this.#untested(rules));
+    const joined = withSpans(own, spans);
+    const { items, mappedAt } = hasMapped ? withMapped(joined) : { items: joined, mappedAt: -1 };
+    const outside: State = { ...state, graft: 0 };
+    const inside: State = {
+      ...outside,
+      open: state.open & ~(1 << dimension),
+      region: region?.dimension === dimension ? null : region,
+    };
+    const sets = isCopied
+      ? wholeSets(this.#context, inside)
+      : chainedSets(this.#context, inside, outside, this.#untested(rules));
+    const addSpan = (set: number, { from, to }: Span) => {
+      return sets.addApart(set, distinct(own.rules.subarray(from, to)), {
+        ...outside,
+        region: this.#region(own, from, dimension),
+      });
+    };
     const target: TrieTarget = {
       ...sets,
-      add: (set, { rules: owners }, from, to) =>
-        to === from + 1 ? sets.addOne(set, owners[from]!) : sets.add(set, [...owners.subarray(from, to)]),
+      add: (set, { rules: owners }, from, to) => {
+        const owner = owners[from]!;
+        if (owner < 0) return addSpan(set, spans[-1 - owner]!);
+        return to === from + 1 ? sets.addOne(set, owner) : sets.add(set, [...owners.subarray(from, to)]);
+      },
       addUntested: (set, { rules: owners }, from, to) => sets.addUntested(set, owners, from, to),
     };
     const firstWord = dimension === DESTINATION ? KEY_DESTINATION : KEY_SOURCE;
@@ -276,15 +283,61 @@ export class Graph {
     return trie.build(view === 4 ? MAPPED_BITS : 0, sets.start(others));
   }
 
+  /** Where the other addresses had better be asked first: these are asked for by most rules whose prefixes lie within each other. */
+  #spans(items: PrefixItems, dimension: number, { open, region }: State): readonly Span[] {
+    const other = dimension === DESTINATION ? SOURCE : DESTINATION;
+    if (region !== null || ((open >> other) & 1) === 0) return [];
+    return nestedSpans(items, this.#limits.nested).filter(({ from, to }) => {
+      let asking = 0;
+      for (let i = from; i < to; i++) asking += (this.#codes[items.rules[i]!]!.asks >> other) & 1;
+      return 2 * asking > to - from;
+    });
+  }
+
+  #region({ words, bits }: PrefixItems, item: number, dimension: number): Region {
+    const prefix = words.map((column, k) => (column.length > 0 ? column[item]! : (MAPPED[k] ?? 0)));
+    return { id: this.#regions++, dimension, words: prefix, bits: bits[item]!, known: new Map() };
+  }
+
   #portNode(rules: readonly number[], dimension: number, state: State): number {
     const inside: State = { ...state, open: state.open & ~(1 << dimension) };
     const rangesOf = (rule: number) => portsOf(this.#codes[rule]!, dimension);
+    return buildPortTree(
+      this.#words,
+      this.#portIntervals(rules, dimension, rangesOf, inside, state),
+      dimension === SPORT,
+    );
+  }
+
+  #portIntervals(
+    rules: readonly number[],
+    dimension: number,
+    rangesOf: (rule: number) => Int32Array | null,
+    inside: State,
+    outside: State,
+  ): readonly PortInterval[] {
+    if (isLastAsked(this.#codes, rules, dimension, outside)) {
+      const { first, owner } = paint(rules, rangesOf, () => true, []);
+      return Array.from(first, (port, i) => ({ first: port, node: this.#ownerNode(owner[i]!, inside) }));
+    }
     const { items, others } = gatherPorts(rules, rangesOf);
     const { sum } = weighPorts(items, others.length);
-    const intervals = this.#isWorthCopying(sum, 0, rules.length)
-      ? this.#copyPorts(portChanges(rules, rangesOf), inside)
-      : this.#chainPorts(items, others, inside, state);
-    return buildPortTree(this.#words, intervals, dimension === SPORT);
+    if (this.#isWorthCopying(sum, 0, rules.length)) return this.#copyPorts(portChanges(rules, rangesOf), inside);
+    const sets = chainedSets(this.#context, inside, outside, this.#limits.untested);
+    return divide(items, sets.start(others), sets);
+  }
+
+  #ownerNode(owner: number, inside: State): number {
+    return owner < 0 ? NONE : this.#tested([owner], 0, inside);
+  }
+
+  /** Writes rules of some weight together, as long as there is room: what comes of it is counted. */
+  #together(weight: number, write: () => number): number | null {
+    if (weight * WORDS_PER_WEIGHT > this.#room) return null;
+    const room = this.#room + this.#words.length;
+    const made = write();
+    this.#room = room - this.#words.length;
+    return made;
   }
 
   #copyPorts(changes: readonly PortChange[], inside: State): readonly PortInterval[] {
@@ -294,11 +347,6 @@ export class Graph {
       present = merge(left, enter);
       return { first, node: this.#node(present, inside) };
     });
-  }
-
-  #chainPorts(items: PortItems, others: readonly number[], inside: State, outside: State): readonly PortInterval[] {
-    const sets = this.#chaining(inside, outside, this.#limits.untested);
-    return divide(items, sets.start(others), sets);
   }
 
   /** Whether sets of rules are so large that dividing them further pays, and small enough to be written one by one. */
@@ -311,60 +359,6 @@ export class Graph {
     if (rules > this.#credit) return false;
     this.#credit -= rules;
     return true;
-  }
-
-  /** Sets of rules, written whole. */
-  #copying(inside: State): RuleSets {
-    const sets: (readonly number[])[] = [];
-    const start = (rules: readonly number[]) => sets.push(this.#cut(rules, inside)) - 1;
-    const add = (set: number, rules: readonly number[]) => (rules.length === 0 ? set : start(merge(sets[set]!, rules)));
-    return {
-      start,
-      add,
-      addOne: (set, rule) => add(set, [rule]),
-      addUntested: (set, rules, from, to) => add(set, ascending(rules, from, to, NO_RULE)),
-      untested: 0,
-      leaf: (set) => this.#node(sets[set]!, inside),
-      cut: () => NO_RULE,
-      isEmpty: (set) => sets[set]!.length === 0,
-    };
-  }
-
-  /** Sets of rules as chains. @param outside the state of rules that are not yet tested in the dimension */
-  #chaining(inside: State, outside: State, untested: number): RuleSets {
-    const chains = this.#chains;
-    const { view } = inside;
-    const open = (inside.open & (ADDRESSES | PORTS)) | OPEN_MATCHES;
-    const openUntested = (outside.open & (ADDRESSES | PORTS)) | OPEN_MATCHES;
-    return {
-      start: (rules) => {
-        const left = this.#cut(rules, inside);
-        return chains.start(this.#node(left, inside), left[0] ?? NO_RULE, this.#cutOf(left, inside));
-      },
-      add: (set, rules) => {
-        const cut = chains.cut(set);
-        const left = this.#cut(rules.every((rule) => rule < cut) ? rules : rules.filter((rule) => rule < cut), inside);
-        return left.length === 0 ? set : chains.add(set, this.#node(left, inside), left[0]!, this.#cutOf(left, inside));
-      },
-      addOne: (set, rule) => {
-        if (rule >= chains.cut(set)) return set;
-        const node = this.#records.reference(rule, open, view);
-        return chains.add(set, node, rule, this.#takesAll(rule, inside) ? rule : NO_RULE);
-      },
-      addUntested: (set, rules, from, to) => {
-        const left = ascending(rules, from, to, chains.cut(set));
-        if (left.length === 0) return set;
-        const isOne = left.length === 1;
-        const node = isOne
-          ? this.#records.reference(left[0]!, openUntested, view)
-          : this.#list(left, openUntested, view);
-        return chains.add(set, node, left[0]!, NO_RULE);
-      },
-      untested,
-      leaf: (set) => chains.node(set),
-      cut: (set) => chains.cut(set),
-      isEmpty: (set) => chains.isEmpty(set),
-    };
   }
 
   /** Whether a look-up would, where it tells least, leave so many rules that passing over them by their ports costs less. */
@@ -389,11 +383,3 @@ export class Graph {
     return buildFieldNode(this.#words, field, rules, this.#codes, (left) => this.#node(left, { ...state, fields }));
   }
 }
-
-/** What a look-up makes of the rules it finds. A set of rules is a number, that means something here alone. */
-type RuleSets = PortTarget & {
-  /** The set of rules that what is looked up does not matter for. */
-  readonly start: (rules: readonly number[]) => number;
-  readonly addOne: (set: number, rule: number) => number;
-  readonly isEmpty: (set: number) => boolean;
-};

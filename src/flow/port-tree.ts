@@ -1,4 +1,4 @@
-import { COUNT_SHIFT, NODE_PORTS, reference, SOURCE_PORT_BIT } from "./program.js";
+import { COUNT_SHIFT, NODE_PORTS, PORTS_BASE, PORTS_CHILDREN, reference, SOURCE_PORT_BIT } from "./program.js";
 import type { WordWriter } from "./word-writer.js";
 
 /** The ports from `first` up to the next interval lead to `node`. */
@@ -18,29 +18,38 @@ const LAST_PORT = 65_535;
  */
 export function buildPortTree(words: WordWriter, intervals: readonly PortInterval[], isSource: boolean): number {
   const distinct = intervals.filter(({ node }, i) => i === 0 || node !== intervals[i - 1]!.node);
-  return portNode(words, distinct, isSource);
+  return portNode(words, distinct, 0, distinct.length, isSource);
 }
 
-function portNode(words: WordWriter, intervals: readonly PortInterval[], isSource: boolean): number {
-  if (intervals.length === 1) return intervals[0]!.node;
-  const base = intervals[1]!.first;
-  const span = intervals.at(-1)!.first - base;
+/** The node for intervals [from, to). */
+function portNode(
+  words: WordWriter,
+  intervals: readonly PortInterval[],
+  from: number,
+  to: number,
+  isSource: boolean,
+): number {
+  if (to - from === 1) return intervals[from]!.node;
+  const base = intervals[from + 1]!.first;
+  const span = intervals[to - 1]!.first - base;
   let shift = 0;
-  while (span >> shift > BLOCKS + BLOCKS_PER_INTERVAL * intervals.length) shift++;
+  while (span >> shift > BLOCKS + BLOCKS_PER_INTERVAL * (to - from)) shift++;
   const blocks = Math.ceil(span / 2 ** shift);
-  const children = [intervals[0]!.node];
-  let at = 1; // interval that the block's first port is in
+  const children = new Int32Array(PORTS_CHILDREN + blocks + 2);
+  children[0] = shift | (isSource ? SOURCE_PORT_BIT : 0) | (blocks << COUNT_SHIFT);
+  children[PORTS_BASE] = base;
+  children[PORTS_CHILDREN] = intervals[from]!.node;
+  let at = from + 1; // interval that the block's first port is in
   for (let block = 0; block < blocks; block++) {
     const start = base + block * 2 ** shift;
-    while (at + 1 < intervals.length && intervals[at + 1]!.first <= start) at++;
+    while (at + 1 < to && intervals[at + 1]!.first <= start) at++;
     let end = at + 1;
-    while (end < intervals.length && intervals[end]!.first < start + 2 ** shift) end++;
-    children.push(portNode(words, intervals.slice(at, end), isSource));
+    while (end < to && intervals[end]!.first < start + 2 ** shift) end++;
+    children[PORTS_CHILDREN + 1 + block] = portNode(words, intervals, at, end, isSource);
     at = end - 1;
   }
-  children.push(intervals.at(-1)!.node);
-  const control = shift | (isSource ? SOURCE_PORT_BIT : 0) | (blocks << COUNT_SHIFT);
-  return reference(NODE_PORTS, words.append([control, base, ...children]), KEY_WORD_PORTS);
+  children[PORTS_CHILDREN + 1 + blocks] = intervals[to - 1]!.node;
+  return reference(NODE_PORTS, words.append(children), KEY_WORD_PORTS);
 }
 
 /** Ports at which the set of rules changes, ascending, with the rules that begin and that end there. */

@@ -35,21 +35,34 @@ type Lists = PrefixList | null;
  */
 export type ItemMemory = Map<string, Gathered>;
 
-/** The items of `rules` that have a list; the others take every address. @param rules ascending; @param name of the items in the memory */
-export function gatherItems(
-  rules: readonly number[],
-  view: View,
-  listOf: (rule: number) => PrefixList | null,
-  memory: ItemMemory,
-  name: string,
-): { readonly items: PrefixItems; readonly others: readonly number[] } {
-  const lists = rules.map(listOf);
-  const others = rules.filter((_, i) => lists[i] === null);
-  const last = memory.get(name);
-  const merged = last === undefined || rules.length < 2 ? null : mergeItems(last, rules, lists, view);
-  const items = merged ?? sortItems(columnsOf(rules, lists, view));
-  if (items.count >= MANY) memory.set(name, { rules, lists, items });
-  return { items, others };
+/** Gathers items for one compilation, with what an earlier one left. */
+export class ItemGatherer {
+  readonly #memory: ItemMemory;
+  /** Names under which this compilation has left something. */
+  readonly #left = new Set<string>();
+
+  constructor(memory: ItemMemory) {
+    this.#memory = memory;
+  }
+
+  /** The items of `rules` that have a list; the others take every address. @param rules ascending; @param name of the items in the memory */
+  gather(
+    rules: readonly number[],
+    view: View,
+    listOf: (rule: number) => PrefixList | null,
+    name: string,
+  ): { readonly items: PrefixItems; readonly others: readonly number[] } {
+    const lists = rules.map(listOf);
+    const others = rules.filter((_, i) => lists[i] === null);
+    const last = this.#memory.get(name);
+    const isLike = last !== undefined && 2 * rules.length > last.rules.length; // most sets are far smaller than the remembered one
+    const items = (isLike ? mergeItems(last, rules, lists, view) : null) ?? sortItems(columnsOf(rules, lists, view));
+    if (items.count >= MANY && (isLike || !this.#left.has(name))) {
+      this.#memory.set(name, { rules, lists, items });
+      this.#left.add(name);
+    }
+    return { items, others };
+  }
 }
 
 function columnsOf(rules: readonly number[], lists: readonly Lists[], view: View): Columns {

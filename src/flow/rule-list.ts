@@ -14,16 +14,22 @@ export function ascending(rules: ArrayLike<number>, from: number, to: number, li
   return sorted;
 }
 
+/** Rules in order, each once; of many. */
+export function distinct(rules: Int32Array): number[] {
+  const sorted = rules.slice().sort();
+  return Array.from(sorted.filter((rule, i) => i === 0 || rule !== sorted[i - 1]));
+}
+
 /** Union of two ascending lists, the second perhaps with repetitions. */
 export function merge(a: readonly number[], b: readonly number[]): readonly number[] {
   const result: number[] = [];
   let i = 0;
-  let j = 0;
-  while (i < a.length || j < b.length) {
-    const isA = j >= b.length || (i < a.length && a[i]! <= b[j]!);
-    const next = isA ? a[i++]! : b[j++]!;
+  for (const next of b) {
+    while (i < a.length && a[i]! < next) result.push(a[i++]!);
+    if (i < a.length && a[i] === next) i++;
     if (result.length === 0 || result[result.length - 1] !== next) result.push(next);
   }
+  while (i < a.length) result.push(a[i++]!);
   return result;
 }
 

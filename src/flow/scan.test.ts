@@ -33,9 +33,22 @@ const WAYS: Record<string, CompileLimits> = {
     copies: 0,
     copiesBesides: 0,
     listed: 1,
+    nested: 1_000,
+    chained: 0,
     untested: 0,
     untestedOfFewPorts: 0,
   },
+  "by sources where destinations are nested, and the other way round": {
+    ...LIMITS,
+    listedOfFewPorts: 0,
+    copies: 0,
+    copiesBesides: 0,
+    listed: 2,
+    nested: 1,
+    untested: 1,
+    untestedOfFewPorts: 1,
+  },
+  "as chains of few parts": { ...LIMITS, copies: 0, copiesBesides: 0, listed: 2, nested: 1_000, chained: 100_000 },
   "as chains of lists": { ...LIMITS, copies: 0, copiesBesides: 0, untested: 8 },
 };
 

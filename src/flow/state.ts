@@ -1,5 +1,6 @@
 import { CLASS_PING } from "./program.js";
-import type { FieldTest, RuleCode, View } from "./rule-code.js";
+import type { Region } from "./region.js";
+import { DESTINATION, DPORT, type FieldTest, type RuleCode, SOURCE, SPORT, type View } from "./rule-code.js";
 
 /** It is not known yet which protocol class a packet is of. */
 export const NO_CLASS = -1;
@@ -15,6 +16,8 @@ export type State = {
   readonly fields: readonly FieldTest[];
   /** Node for IPv4 destinations, or 0; as long as nothing was asked. */
   readonly graft: number;
+  /** What is known of an address in a dimension that is open nevertheless, or null: nothing. */
+  readonly region: Region | null;
 };
 
 /** Whether the rule takes every packet for which what it asks in the open dimensions holds. */
@@ -27,4 +30,17 @@ export function isLast(code: RuleCode, { protocolClass, fields }: State): boolea
 
 export function isSettled(field: FieldTest, fields: readonly FieldTest[]): boolean {
   return fields.some(({ key }) => key === field.key);
+}
+
+/** How many prefixes and port ranges of rules are still to be looked up, and one for each rule. */
+export function weightOf(codes: readonly RuleCode[], rules: readonly number[], { open, region }: State): number {
+  let sum = rules.length;
+  for (const rule of rules) {
+    const { destinations, sources, dports, sports } = codes[rule]!;
+    if (((open >> DESTINATION) & 1) === 1) sum += region?.dimension === DESTINATION ? 1 : (destinations[6]?.count ?? 0);
+    if (((open >> SOURCE) & 1) === 1) sum += region?.dimension === SOURCE ? 1 : (sources[6]?.count ?? 0);
+    if (((open >> DPORT) & 1) === 1) sum += dports?.length ?? 0;
+    if (((open >> SPORT) & 1) === 1) sum += sports?.length ?? 0;
+  }
+  return sum;
 }

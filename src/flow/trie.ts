@@ -20,7 +20,7 @@ const TABLE_UNIT = 1 << TABLE_UNIT_SHIFT;
 /** With fewer bits at once a node had better follow the longest path. */
 const LEAST_WIDTH = 3;
 /** A child has about so many times fewer items than may be asked untested. */
-const LISTS_PER_CHILD = 4;
+const LISTS_PER_CHILD = 1.5;
 /** From so many different values of a whole word on, and where they are most of the items, they are looked up at once. */
 const HASHED_WORDS = 4;
 const WORD_BITS = 32;
@@ -93,7 +93,7 @@ export class TrieBuilder {
     const set = this.#with(settled, from, first);
     if (first === to) return this.#target.leaf(set);
     const wordEnd = (depth & ~31) + WORD_BITS;
-    const isFew = to - first <= this.#target.untested && !hasGraft;
+    const isFew = to - first <= this.#target.untested && !hasGraft && this.#isPlain(first, to);
     if (isFew && to - first <= HASHED_WORDS) return this.#untested(first, to, set);
     const { shortest, shared, wholeItems, wholeWords } = this.#look(first, to, wordEnd);
     if (wholeWords >= HASHED_WORDS && 2 * wholeItems >= to - first) return this.#hash(first, to, depth, set);
@@ -106,6 +106,12 @@ export class TrieBuilder {
     return width < LEAST_WIDTH
       ? this.#path(first, to, depth, set)
       : this.#table(first, to, { depth, shared, width }, set);
+  }
+
+  /** Whether each item is one rule. */
+  #isPlain(from: number, to: number): boolean {
+    for (let i = from; i < to; i++) if (this.#items.rules[i]! < 0) return false;
+    return true;
   }
 
   #untested(from: number, to: number, set: number): number {
