@@ -40,6 +40,8 @@ const SCTP = 132;
 const UDP_HEADER_BYTES = 8;
 const MATCH_WORDS = 6;
 const PREFIX_WORDS = 5;
+/** Where the prefixes begin in a list of IPv4 ones. */
+const MARKED_FIRST = 2;
 /** Byte offsets of the addresses and of their last words in the packet's key. */
 const SOURCE_AT = 0;
 const DESTINATION_AT = 16;
@@ -96,20 +98,20 @@ function fitsIn(
       const word = packet.keyWords.getInt32(DESTINATION_AT + LAST_WORD);
       if ((word & program[record + RECORD_DESTINATION_MASK]!) !== program[record + RECORD_DESTINATION_VALUE]!)
         return false;
-      if (long !== 0 && !isInIntervals(program, program[long + LONG_DESTINATION4]!, word)) return false;
+      if (long !== 0 && !isInPrefixes4(program, program[long + LONG_DESTINATION4]!, word)) return false;
     }
     if ((asked & OPEN_SOURCE) !== 0) {
       const word = packet.keyWords.getInt32(SOURCE_AT + LAST_WORD);
       if ((word & program[record + RECORD_SOURCE_MASK]!) !== program[record + RECORD_SOURCE_VALUE]!) return false;
-      if (long !== 0 && !isInIntervals(program, program[long + LONG_SOURCE4]!, word)) return false;
+      if (long !== 0 && !isInPrefixes4(program, program[long + LONG_SOURCE4]!, word)) return false;
     }
   } else if (long !== 0) {
     const { keyWords } = packet;
     if ((asked & OPEN_DESTINATION) !== 0) {
-      if (!isInPrefixes(program, program[long + LONG_DESTINATION6]!, keyWords, DESTINATION_AT)) return false;
+      if (!isInPrefixes6(program, program[long + LONG_DESTINATION6]!, keyWords, DESTINATION_AT)) return false;
     }
     if ((asked & OPEN_SOURCE) !== 0) {
-      if (!isInPrefixes(program, program[long + LONG_SOURCE6]!, keyWords, SOURCE_AT)) return false;
+      if (!isInPrefixes6(program, program[long + LONG_SOURCE6]!, keyWords, SOURCE_AT)) return false;
     }
   }
   return (asked & OPEN_MATCHES) === 0 || matchesAll(program, program[long + LONG_MATCHES]!, packet, bytes, end);
@@ -136,21 +138,43 @@ function isInRanges(program: Int32Array, list: number, port: number): boolean {
   return low > 0 && port <= (program[list + low]! & 0xffff);
 }
 
-/** Whether the last word of an IPv4 address is in one of n intervals: [n, n × (first, last)], u32, ascending; list 0 is any. */
-function isInIntervals(program: Int32Array, list: number, word: number): boolean {
+/**
+ * Whether the last word of an IPv4 address is in one of n prefixes of 1 to 31 bits or is one of m whole addresses; list 0 is any.
+ * The list: [n, m, n × (the prefix's bits, a one, zeros), m × address], all u32, both ascending, none within another.
+ */
+function isInPrefixes4(program: Int32Array, list: number, word: number): boolean {
   if (list === 0) return true;
-  let low = 0;
-  let high = program[list]!;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (program[list + 1 + 2 * middle]! >>> 0 > word >>> 0) high = middle;
-    else low = middle + 1;
+  const count = program[list]!;
+  const first = list + MARKED_FIRST;
+  const at = lastUpTo(program, first, count, word, 1);
+  if (at >= first) {
+    const marked = program[at]!;
+    if (((word ^ marked) & (-2 * (marked & -marked))) === 0) return true;
   }
-  return low > 0 && word >>> 0 <= program[list + 2 * low]! >>> 0;
+  const whole = program[list + 1]!;
+  if (whole === 0) return false;
+  const found = lastUpTo(program, first + count, whole, word, 0);
+  return found >= first + count && program[found] === word;
 }
 
-/** Whether an address is in one of n prefixes: [n, n × (4 words, bits)], ascending, none within another; list 0 is any. */
-function isInPrefixes(program: Int32Array, list: number, keyWords: DataView, at: number): boolean {
+/**
+ * Index of the last of `count` ascending u32 from `first` on that is not above a word, `first` - 1 if all are.
+ * @param marks 1: the lowest one bit of each does not count; 0: it does
+ */
+function lastUpTo(program: Int32Array, first: number, count: number, word: number, marks: number): number {
+  let low = first;
+  let high = first + count;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    const value = program[middle]!;
+    if ((value & (value - marks)) >>> 0 > word >>> 0) high = middle;
+    else low = middle + 1;
+  }
+  return low - 1;
+}
+
+/** Whether an IPv6 address is in one of n prefixes: [n, n × (4 words, bits)], ascending, none within another; list 0 is any. */
+function isInPrefixes6(program: Int32Array, list: number, keyWords: DataView, at: number): boolean {
   if (list === 0) return true;
   let low = 0;
   let high = program[list]!;

@@ -37,6 +37,7 @@ import { ADDRESSES, type AddressCode, hullOf, type RuleCode, type View } from ".
 import type { WordWriter } from "./word-writer.js";
 
 const WORDS = 4;
+const ALL_BITS = 128;
 const MATCH_WORDS = 6;
 /** The test of an IPv4 address that none passes: mask, value. */
 const NO_ADDRESS = [0, 1] as const;
@@ -115,7 +116,7 @@ export class RecordWriter {
   }
 
   #addresses(rule: number, { 4: v4, 6: v6 }: AddressCode, view: View, which4: number, which6: number): void {
-    if (view === 4 && v4 !== null && v4.count > 1) this.#list(rule, which4, intervals(v4));
+    if (view === 4 && v4 !== null && v4.count > 1) this.#list(rule, which4, marked(v4));
     if (view === 6 && v6 !== null) this.#list(rule, which6, prefixes(v6));
   }
 
@@ -140,22 +141,24 @@ function commonTest(list: PrefixList | null): readonly [number, number] {
   return [mask, first & mask];
 }
 
-/** What {@link intervals} made; most rules are the same the next time. */
-const knownIntervals = new WeakMap<PrefixList, Int32Array>();
+/** What {@link marked} made; most rules are the same the next time. */
+const knownMarked = new WeakMap<PrefixList, Int32Array>();
 
-/** n × (first, last) behind n. */
-function intervals(prefixes: PrefixList): Int32Array {
-  const known = knownIntervals.get(prefixes);
+/** IPv4 prefixes as match.ts has them: how many shorter ones and whole addresses; those with a one behind their bits, then these. */
+function marked(prefixes: PrefixList): Int32Array {
+  const known = knownMarked.get(prefixes);
   if (known !== undefined) return known;
   const { count, words, bits } = prefixes;
-  const list = new Int32Array(1 + 2 * count);
-  list[0] = count;
-  for (let i = 0; i < count; i++) {
-    const first = words[WORDS * i + 3]!;
-    list[1 + 2 * i] = first;
-    list[2 + 2 * i] = first | (2 ** (128 - bits[i]!) - 1);
+  const list = new Int32Array(2 + count);
+  for (const isWhole of [0, 1]) {
+    let at = 2 + (isWhole === 1 ? list[0]! : 0);
+    for (let i = 0; i < count; i++) {
+      if (Number(bits[i] === ALL_BITS) !== isWhole) continue;
+      list[at++] = words[WORDS * i + 3]! | (isWhole === 1 ? 0 : 2 ** (ALL_BITS - 1 - bits[i]!));
+      list[isWhole]!++;
+    }
   }
-  knownIntervals.set(prefixes, list);
+  knownMarked.set(prefixes, list);
   return list;
 }
 

@@ -4,7 +4,7 @@
  */
 export const MAGIC = 0x544c4253; // "SBLT"
 /** Layout version by kind of region: one that changes leaves the others in force. */
-export const LAYOUT_VERSIONS: Readonly<Record<number, number>> = { 1: 2, 2: 2, 3: 2, 4: 1 };
+export const LAYOUT_VERSIONS: Readonly<Record<number, number>> = { 1: 2, 2: 3, 3: 2, 4: 1 };
 export const HEADER_BYTES = 4096;
 export const PAGE_BYTES = 4096;
 
