@@ -22,6 +22,7 @@ import {
   HASH_PROBES,
   HASH_SHIFT,
   HASH_SLOTS,
+  HEADER_ASKS_SOURCES,
   HEADER_HAS_HELPERS,
   HEADER_HELPER_ROOTS,
   HEADER_ROOTS,
@@ -111,7 +112,7 @@ export function classify(
   out: Classification,
 ): number {
   const protocolClass = isPromiscuousPing && packet.isEchoRequest ? CLASS_PING : classOf(packet.protocol);
-  const isV4 = packet.isV4 || isMapped(packet.keyWords);
+  const isV4 = packet.isV4 || isMapped(packet.keyWords, program[HEADER_ASKS_SOURCES]!);
   const root = isV4 ? protocolClass : CLASSES + protocolClass;
   out.udpEncapPort = 0;
   const record = search(
@@ -145,13 +146,10 @@ function classOf(protocol: number): number {
   return protocol === TCP ? CLASS_TCP : protocol === UDP ? CLASS_UDP : protocol === SCTP ? CLASS_SCTP : CLASS_OTHER;
 }
 
-/** Whether both addresses of an IPv6 packet's key are IPv4 ones, ::ffff:0:0/96. */
-function isMapped(keyWords: DataView): boolean {
-  return (
-    keyWords.getInt32(8) === 0xffff &&
-    keyWords.getInt32(24) === 0xffff &&
-    (keyWords.getInt32(0) | keyWords.getInt32(4) | keyWords.getInt32(16) | keyWords.getInt32(20)) === 0
-  );
+/** Whether the destination of an IPv6 packet's key is an IPv4 one, ::ffff:0:0/96, and its source too, where any rule asks for that. */
+function isMapped(keyWords: DataView, asksSources: number): boolean {
+  if (keyWords.getInt32(24) !== 0xffff || (keyWords.getInt32(16) | keyWords.getInt32(20)) !== 0) return false;
+  return asksSources === 0 || (keyWords.getInt32(8) === 0xffff && (keyWords.getInt32(0) | keyWords.getInt32(4)) === 0);
 }
 
 function count(program: Int32Array, record: number, hits: Float64Array): void {

@@ -3,6 +3,7 @@ import { ItemGatherer, type ItemMemory } from "./prefix-items.js";
 import {
   CLASSES,
   FIRST_RECORD,
+  HEADER_ASKS_SOURCES,
   HEADER_HAS_HELPERS,
   HEADER_HELPER_ROOTS,
   HEADER_ROOTS,
@@ -13,7 +14,7 @@ import {
 } from "./program.js";
 import { RecordWriter } from "./records.js";
 import type { FlowRule } from "./rule.js";
-import { asksOf, codeOf } from "./rule-code.js";
+import { asksOf, asksSources, codeOf } from "./rule-code.js";
 import { WordWriter } from "./word-writer.js";
 
 /** What the ways of compiling may cost; other values than {@link LIMITS} are for tests. */
@@ -66,6 +67,7 @@ export function compile(
     helpers.length === 0 ? [...codes.keys()] : [...codes.keys()].filter((rule) => rules[rule]!.target !== "");
   words.set(HEADER_RULES, rules.length);
   words.set(HEADER_HAS_HELPERS, Number(helpers.length > 0));
+  words.set(HEADER_ASKS_SOURCES, Number(asksSources(codes)));
   words.put(HEADER_ROOTS, graph.roots(others));
   words.put(
     HEADER_HELPER_ROOTS,

@@ -11,7 +11,7 @@ import {
   portChanges,
   weighPorts,
 } from "./port-tree.js";
-import { type ItemGatherer, type PrefixItems, weigh, withMapped } from "./prefix-items.js";
+import { type ItemGatherer, type PrefixItems, weigh } from "./prefix-items.js";
 import { MAPPED, MAPPED_BITS } from "./prefix-list.js";
 import {
   CLASS_PING,
@@ -34,6 +34,8 @@ import { listWithin, nestedSpans, type Region, type Span, withSpans } from "./re
 import {
   ADDRESSES,
   asksOf,
+  asksSources,
+  canTake,
   DESTINATION,
   DIMENSIONS,
   DPORT,
@@ -104,6 +106,7 @@ export class Graph {
   /** Nodes by state and rules. */
   readonly #known = new Map<number, { readonly state: string; readonly rules: readonly number[]; node: number }[]>();
   readonly #gatherer: ItemGatherer;
+  readonly #asksSources: boolean;
   /** Rules that may still be copied. */
   #credit: number;
   /** Words that may still be written for longer parts of chains. */
@@ -122,6 +125,7 @@ export class Graph {
     this.#words = words;
     this.#limits = limits;
     this.#gatherer = gatherer;
+    this.#asksSources = asksSources(codes);
     const asks = codes.reduce((sum, code) => sum + asksOf(code), 0);
     this.#context = {
       codes,
@@ -137,13 +141,10 @@ export class Graph {
 
   /** The nodes where packets begin: IPv4 by protocol class, then IPv6. @param rules ascending */
   roots(rules: readonly number[]): readonly number[] {
-    const hasSources = rules.some((rule) => ((this.#codes[rule]!.asks >> SOURCE) & 1) === 1);
-    const of = (view: View, graft: number) => {
-      const possible = rules.filter((rule) => this.#codes[rule]!.views[view]);
-      return this.#node(possible, { ...NOTHING_KNOWN, view, graft });
-    };
-    const v4 = of(4, 0);
-    return [v4, of(6, hasSources ? 0 : v4)].flatMap((node) => this.#byClass(node));
+    return ([4, 6] as const).flatMap((view) => {
+      const possible = rules.filter((rule) => canTake(this.#codes[rule]!, view, this.#asksSources));
+      return this.#byClass(this.#node(possible, { ...NOTHING_KNOWN, view }));
+    });
   }
 
   /** The nodes to which a node that asks the protocol class first leads. */
@@ -181,7 +182,7 @@ export class Graph {
   /** Asks the dimension that divides the rules best; that of a region after the other addresses. */
   #ask(rules: readonly number[], asked: number, state: State): number {
     const isOpen = state.protocolClass === NO_CLASS;
-    const dimensions = state.graft === 0 ? this.#inOrder(rules, asked, state) : [DESTINATION];
+    const dimensions = this.#inOrder(rules, asked, state);
     for (const [i, dimension] of dimensions.entries()) {
       if (((1 << dimension) & PORTS) !== 0)
         return isOpen ? this.#classNode(rules, state) : this.#portNode(rules, dimension, state);
@@ -233,14 +234,14 @@ export class Graph {
 
   /** @param mayRefuse the answer is null where the dimension divides badly */
   #addressNode(rules: readonly number[], dimension: number, state: State, mayRefuse: boolean): number | null {
-    const { view, graft, region } = state;
+    const { view, region } = state;
     const listOf = (rule: number) => {
       const { destinations, sources } = this.#codes[rule]!;
       const code = dimension === DESTINATION ? destinations : sources;
-      const list = graft === 0 ? code[view] : code.native;
+      const list = view === 6 && !this.#asksSources ? code.native : code[view];
       return region?.dimension === dimension ? listWithin(list, region) : list;
     };
-    const name = `${dimension} ${view} ${graft === 0} ${state.protocolClass} ${region?.id ?? ""}`;
+    const name = `${dimension} ${view} ${state.protocolClass} ${region?.id ?? ""}`;
     const { items: own, others } = this.#gatherer.gather(rules, view, listOf, name);
     const { sum, regions, most } = weigh(own, others.length);
     if (this.#isBetterListed(rules, most)) {
@@ -251,10 +252,7 @@ export class Graph {
     const spans = most > NESTED * this.#limits.nested ? this.#spans(own, dimension, state) : [];
     const isCopied = spans.length === 0 && this.#isWorthCopying(sum, regions, rules.length);
     if (isCopied && state.protocolClass === NO_CLASS) return this.#classNode(rules, state);
-    const hasMapped = graft !== 0 && rules.some((rule) => (this.#codes[rule]!.destinations[4]?.count ?? 0) > 0);
-    const joined = withSpans(own, spans);
-    const { items, mappedAt } = hasMapped ? withMapped(joined) : { items: joined, mappedAt: -1 };
-    const outside: State = { ...state, graft: 0 };
+    const outside = state;
     const inside: State = {
       ...outside,
       open: state.open & ~(1 << dimension),
@@ -279,7 +277,7 @@ export class Graph {
       addUntested: (set, { rules: owners }, from, to) => sets.addUntested(set, owners, from, to),
     };
     const firstWord = dimension === DESTINATION ? KEY_DESTINATION : KEY_SOURCE;
-    const trie = new TrieBuilder(items, firstWord, this.#words, target, { at: mappedAt, node: graft });
+    const trie = new TrieBuilder(withSpans(own, spans), firstWord, this.#words, target);
     return trie.build(view === 4 ? MAPPED_BITS : 0, sets.start(others));
   }
 

@@ -1,4 +1,4 @@
-import { MAPPED, MAPPED_BITS, type PrefixList } from "./prefix-list.js";
+import type { PrefixList } from "./prefix-list.js";
 import type { View } from "./rule-code.js";
 
 /** Prefixes of many rules, sorted so that each stands before everything it contains; those of one prefix by rule. */
@@ -286,33 +286,6 @@ function commonBits(words: readonly Uint32Array[], first: number, a: number, b: 
     if (difference !== 0) return k * 32 + Math.clz32(difference);
   }
   return 128;
-}
-
-/** The items of view 6 with one for ::ffff:0:0/96, none of them being within it, and its place. */
-export function withMapped(items: PrefixItems): { readonly items: PrefixItems; readonly mappedAt: number } {
-  const { count } = items;
-  const one = { words: [...MAPPED, 0].map((word) => Uint32Array.of(word)), bits: Uint8Array.of(MAPPED_BITS) };
-  const mapped: PrefixItems = { count: 1, ...one, rules: Int32Array.of(0), common: new Uint8Array(1) };
-  let low = 0;
-  let high = count;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (isBefore(mapped, 0, items, middle, 1, 0))
-      high = middle; // before those of the same prefix
-    else low = middle + 1;
-  }
-  const insert = <T extends Uint8Array | Uint32Array | Int32Array>(made: T, from: T, element: number): T => {
-    made.set(from.subarray(0, low));
-    made[low] = element;
-    made.set(from.subarray(low), low + 1);
-    return made;
-  };
-  const words = items.words.map((column, k) => insert(new Uint32Array(count + 1), column, one.words[k]![0]!));
-  const bits = insert(new Uint8Array(count + 1), items.bits, MAPPED_BITS);
-  const rules = insert(new Int32Array(count + 1), items.rules, 0);
-  const common = insert(new Uint8Array(count + 1), items.common, 0);
-  for (const i of [low, low + 1]) if (i > 0 && i <= count) common[i] = commonBits(words, 0, i - 1, i);
-  return { items: { count: count + 1, words, bits, rules, common }, mappedAt: low };
 }
 
 /**

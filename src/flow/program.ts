@@ -9,6 +9,7 @@ export const HEADER_RULES = 0; // number of rules
 export const HEADER_HAS_HELPERS = 1; // 1: there are helper rules
 export const HEADER_ROOTS = 2; // of the rules with a table: of IPv4 packets by protocol class, then of IPv6 packets
 export const HEADER_HELPER_ROOTS = 12; // of the helper rules
+export const HEADER_ASKS_SOURCES = 22; // 1: some rule asks for sources; 0: packets to IPv4 addresses are IPv4 packets whatever theirs is
 export const FIRST_RECORD = 32;
 
 /**

@@ -21,7 +21,8 @@ const PROTOCOL_CLASSES = { tcp: CLASS_TCP, udp: CLASS_UDP, sctp: CLASS_SCTP } as
 const FIELD_WORDS = 4;
 
 /**
- * Which packets are looked at: 4 those with two IPv4 addresses, be they IPv6 packets with mapped ones; 6 all others.
+ * Which packets are looked at: 4 those with IPv4 addresses, be they IPv6 packets with mapped ones; 6 all others. Where no rule
+ * asks for sources the destination alone decides.
  */
 export type View = 4 | 6;
 
@@ -130,6 +131,16 @@ function addressCode(prefixes: FlowRule["sources"]): AddressCode {
   const mapped = mappedPart(all);
   const v6 = all.bits[0] === 0 ? null : all;
   return { 4: mapped, 6: v6, native: v6 === null ? null : withoutPart(v6, mapped), text: textOf(all) };
+}
+
+/** Whether one of the rules asks for sources. */
+export function asksSources(codes: readonly RuleCode[]): boolean {
+  return codes.some(({ asks }) => ((asks >> SOURCE) & 1) === 1);
+}
+
+/** Whether a packet of that view can match. @param areSources whether one of the rules asks for sources */
+export function canTake({ destinations, views }: RuleCode, view: View, areSources: boolean): boolean {
+  return views[view] && (view === 4 || areSources || destinations.native?.count !== 0);
 }
 
 /** Whether all its prefixes are of IPv4 addresses. */

@@ -14,8 +14,6 @@ export type State = {
   readonly view: View;
   /** Fields whose byte matches are settled: the rules that are left fit in them. */
   readonly fields: readonly FieldTest[];
-  /** Node for IPv4 destinations, or 0; as long as nothing was asked. */
-  readonly graft: number;
   /** What is known of an address in a dimension that is open nevertheless, or null: nothing. */
   readonly region: Region | null;
 };

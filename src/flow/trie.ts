@@ -1,6 +1,5 @@
 import { hashTable } from "./hash-table.js";
 import { type PrefixItems, pickItems } from "./prefix-items.js";
-import { MAPPED_BITS } from "./prefix-list.js";
 import {
   CHILD_SHIFT,
   COUNT_SHIFT,
@@ -39,10 +38,6 @@ export type TrieTarget = {
   readonly isEmpty: (set: number) => boolean;
 };
 
-/** A node to use for some of the addresses: those of item `at`, which stands for all of ::ffff:0:0/96; -1 = there is none. */
-type Graft = { readonly at: number; readonly node: number };
-const NO_GRAFT: Graft = { at: -1, node: 0 };
-
 /**
  * Writes the nodes that lead from an address to the set of rules whose prefixes contain it. Whole addresses (or 32 bits of
  * them) are looked up by hash. Where shorter prefixes are dense a node compares the bits that all share and takes as many more
@@ -56,7 +51,6 @@ export class TrieBuilder {
   readonly #firstWord: number;
   readonly #words: WordWriter;
   readonly #target: TrieTarget;
-  readonly #graft: Graft;
   /** Set at each item if it is known already, or null. */
   readonly #sets: Int32Array | null;
   /** By number of leading bits of the word: how many items share so many with the one before. */
@@ -68,14 +62,12 @@ export class TrieBuilder {
     firstWord: number,
     words: WordWriter,
     target: TrieTarget,
-    graft: Graft = NO_GRAFT,
     sets: Int32Array | null = null,
   ) {
     this.#items = items;
     this.#firstWord = firstWord;
     this.#words = words;
     this.#target = target;
-    this.#graft = graft;
     this.#sets = sets;
   }
 
@@ -86,14 +78,11 @@ export class TrieBuilder {
 
   /** The node for addresses that begin with the first `depth` bits of items [from, to); `settled` contain all of them. */
   #node(from: number, to: number, depth: number, settled: number): number {
-    const { at, node } = this.#graft;
-    const hasGraft = from <= at && at < to;
-    if (hasGraft && depth === MAPPED_BITS) return node;
     const first = this.#endOf(from, to, depth);
     const set = this.#with(settled, from, first);
     if (first === to) return this.#target.leaf(set);
     const wordEnd = (depth & ~31) + WORD_BITS;
-    const isFew = to - first <= this.#target.untested && !hasGraft && this.#isPlain(first, to);
+    const isFew = to - first <= this.#target.untested && this.#isPlain(first, to);
     if (isFew && to - first <= HASHED_WORDS) return this.#untested(first, to, set);
     const { shortest, shared, wholeItems, wholeWords } = this.#look(first, to, wordEnd);
     if (wholeWords >= HASHED_WORDS && 2 * wholeItems >= to - first) return this.#hash(first, to, depth, set);
@@ -215,7 +204,6 @@ export class TrieBuilder {
             this.#firstWord,
             this.#words,
             target,
-            NO_GRAFT,
             Int32Array.from(shortSets),
           ).build(depth, settled);
     return reference(NODE_HASH, this.#words.append(hashTable(values, children, otherwise)), this.#keyWord(depth));
