@@ -83,6 +83,10 @@ const KEY_DESTINATION = 4;
 const HOT_SHARE = 0.25;
 /** Prefixes around each other are looked for where some address has so many times the rules that one of them has at least. */
 const NESTED = 4;
+/** More children make shorter lists; fewer save room, where rules ask for so much all together. */
+const CHILDREN_PER_LIST = 4;
+const CHILDREN_PER_LIST_OF_MANY = 1.5;
+const MANY_ASKS = 500_000;
 /** What a rule takes about, by what it asks for. */
 const WORDS_PER_WEIGHT = 6;
 /** A dimension in which a rule in two is left divides badly. */
@@ -107,6 +111,8 @@ export class Graph {
   readonly #known = new Map<number, { readonly state: string; readonly rules: readonly number[]; node: number }[]>();
   readonly #gatherer: ItemGatherer;
   readonly #asksSources: boolean;
+  /** Prefixes and port ranges of all rules. */
+  readonly #asks: number;
   /** Rules that may still be copied. */
   #credit: number;
   /** Words that may still be written for longer parts of chains. */
@@ -127,6 +133,7 @@ export class Graph {
     this.#gatherer = gatherer;
     this.#asksSources = asksSources(codes);
     const asks = codes.reduce((sum, code) => sum + asksOf(code), 0);
+    this.#asks = asks;
     this.#context = {
       codes,
       chains: new Chains(words, codes.length),
@@ -269,6 +276,7 @@ export class Graph {
     };
     const target: TrieTarget = {
       ...sets,
+      childrenPerList: this.#asks > MANY_ASKS ? CHILDREN_PER_LIST_OF_MANY : CHILDREN_PER_LIST,
       add: (set, { rules: owners }, from, to) => {
         const owner = owners[from]!;
         if (owner < 0) return addSpan(set, spans[-1 - owner]!);

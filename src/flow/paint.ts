@@ -77,10 +77,21 @@ function bordersOf(rules: readonly number[], rangesOf: (rule: number) => Int32Ar
       borders[at++] = (ranges[i]! & 0xffff) + 1;
     }
   }
+  if (count > LAST_PORT) return distinctPorts(borders);
   borders.sort();
   let kept = 1;
   for (let i = 1; i < count && borders[i]! <= LAST_PORT; i++) {
     if (borders[i] !== borders[kept - 1]) borders[kept++] = borders[i]!;
   }
   return borders.subarray(0, kept);
+}
+
+/** The ports among many numbers, ascending, each once. */
+function distinctPorts(numbers: Int32Array): Int32Array {
+  const has = new Uint8Array(LAST_PORT + 2);
+  for (let i = 0; i < numbers.length; i++) has[numbers[i]!] = 1;
+  const ports = new Int32Array(LAST_PORT + 1);
+  let kept = 0;
+  for (let port = 0; port <= LAST_PORT; port++) if (has[port] === 1) ports[kept++] = port;
+  return ports.subarray(0, kept);
 }

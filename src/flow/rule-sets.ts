@@ -34,6 +34,8 @@ export type SetContext = {
 const HEAVIER = 2;
 /** and as long as it gets at most so many times as heavy as it began. */
 const MOST_GROWTH = 16;
+/** Few rules are not worth it, unless they are so light on average. */
+const LIGHT = 4;
 const PORTS = (1 << DPORT) | (1 << SPORT);
 
 /** Sets of rules, written whole. */
@@ -78,7 +80,7 @@ export function chainedSets(context: SetContext, inside: State, outside: State, 
       const around = chains.lastPart(rest);
       if (around === null || around.length === 0 || around.length > most) break;
       const isList = rules.length + around.length < listed;
-      if (!isList && own.length <= listed) break;
+      if (!isList && own.length <= listed && most > LIGHT * MOST_GROWTH * own.length) break;
       const more = weightOf(codes, around, inside);
       if (!isList && (more > HEAVIER * weight || weight + more > most)) break;
       rules = reachable(codes, merge(rules, around), inside);

@@ -18,8 +18,6 @@ const MAX_WIDTH = 12;
 const TABLE_UNIT = 1 << TABLE_UNIT_SHIFT;
 /** With fewer bits at once a node had better follow the longest path. */
 const LEAST_WIDTH = 3;
-/** A child has about so many times fewer items than may be asked untested. */
-const LISTS_PER_CHILD = 1.5;
 /** From so many different values of a whole word on, and where they are most of the items, they are looked up at once. */
 const HASHED_WORDS = 4;
 const WORD_BITS = 32;
@@ -33,6 +31,8 @@ export type TrieTarget = {
   readonly addUntested: (set: number, items: PrefixItems, from: number, to: number) => number;
   /** Up to so many items may be added untested. */
   readonly untested: number;
+  /** A node has about so many children for as many items as may be added untested. */
+  readonly childrenPerList: number;
   /** The node to go on at when the set is known. */
   readonly leaf: (set: number) => number;
   readonly isEmpty: (set: number) => boolean;
@@ -153,9 +153,9 @@ export class TrieBuilder {
 
   /** Children with far fewer items than may be asked untested are a waste. */
   #mostWidth(items: number): number {
-    const { untested } = this.#target;
+    const { untested, childrenPerList } = this.#target;
     if (untested === 0) return MAX_WIDTH;
-    const children = Math.ceil((items * LISTS_PER_CHILD) / untested);
+    const children = Math.ceil((items * childrenPerList) / untested);
     return Math.min(MAX_WIDTH, Math.max(LEAST_WIDTH, WORD_BITS - Math.clz32(children)));
   }
 
