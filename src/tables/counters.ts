@@ -202,6 +202,11 @@ export class CounterFile implements Disposable {
     tryLockRange(this.#region.file.fd, LOCK_READY, 1);
   }
 
+  /** Whether this is the file that has its name now. */
+  get isInPlace(): boolean {
+    return !this.#region.isRetired && hasItsName(this.#region.file);
+  }
+
   /** The data plane that owns the file, or null when none does. */
   owner(): DataPlane | null {
     if (!isRangeLocked(this.#region.file.fd, LOCK_OWNER, 1)) return null;
@@ -239,6 +244,44 @@ export class CounterFile implements Disposable {
 
   [Symbol.dispose](): void {
     this.#region[Symbol.dispose]();
+  }
+}
+
+/**
+ * The counters of whatever data plane there is, for who looks again and again: mapped until another file takes their place.
+ * Each mapping counts as memory of this process, megabytes of it, until garbage is collected.
+ */
+export class CounterWatch {
+  readonly #folder: string;
+  readonly #name: string;
+  #file: CounterFile | null = null;
+
+  constructor(folder: string, name: string) {
+    this.#folder = folder;
+    this.#name = name;
+  }
+
+  /** null before the first data plane. Valid until the next call. @throws {LayoutError} */
+  current(): CounterFile | null {
+    if (this.#file?.isInPlace === true) return this.#file;
+    this.#file?.[Symbol.dispose]();
+    this.#file = null;
+    try {
+      this.#file = CounterFile.open(this.#folder, this.#name);
+    } catch (error) {
+      if ((error as { code?: string }).code !== "ENOENT") throw error;
+    }
+    return this.#file;
+  }
+
+  /** As {@link readDataPlane}. */
+  dataPlane(): DataPlane | null {
+    try {
+      return this.current()?.owner() ?? null;
+    } catch (error) {
+      if (!(error instanceof LayoutError)) throw error;
+      return readForeignOwner(regionPath(this.#folder, this.#name));
+    }
   }
 }
 

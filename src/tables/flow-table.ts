@@ -1,6 +1,7 @@
 import { compile, type FlowRule, type ItemMemory, LIMITS, streamsOf } from "#flow";
 import { CapacityError, KIND_FLOWS, LayoutError } from "./layout.js";
 import { ReaderSlot, Region, withWriter } from "./region.js";
+import { RegionFile } from "./region-reader.js";
 import { decodeRules, encodeRules } from "./rule-bytes.js";
 
 /**
@@ -116,8 +117,8 @@ export function readFlows(folder: string, name: string): FlowTable {
 
 /** Number of the rules in force, u32; cheaper than reading them. @throws ENOENT no such region; {LayoutError} */
 export function flowsGeneration(folder: string, name: string): number {
-  using region = Region.open(folder, name, KIND_FLOWS);
-  return region.generation >>> 0;
+  using region = RegionFile.open(folder, name, KIND_FLOWS);
+  return region.generation;
 }
 
 /** Answers of {@link FlowTableReader.enter}. */

@@ -31,6 +31,7 @@ export {
   COUNTER_THREAD_ID,
   type CounterBlock,
   CounterFile,
+  CounterWatch,
   type DataPlane,
   LATENCY_BUCKETS,
   LATENCY_EVERY,
@@ -56,13 +57,11 @@ export {
 } from "./flow-table.js";
 export { deleteRegion, hasRegion } from "./region-file.js";
 export { mendRemovedRegions } from "./removed.js";
+export { readStreamCounts, readTargetHits, type StreamCounts, StreamCountsReader } from "./stream-counts.js";
 export {
   createStreamTable,
   isNoStreamTable,
-  readStreamCounts,
   readStreamTable,
-  readTargetHits,
-  type StreamCounts,
   StreamTableReader,
   streamStamp,
   updateStreamTable,

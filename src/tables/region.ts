@@ -84,7 +84,8 @@ export class Region implements Disposable {
   /** The region in a file that is open already; it belongs to the region then. @throws {LayoutError} as {@link open} */
   static of(file: MappedFile, kind: number, { isTrusted = false } = {}): Region {
     if (isTrusted) checkOwner(file);
-    checkHeader(file, kind);
+    const words = new Uint32Array(file.buffer, 0, file.length < HEADER_BYTES ? 0 : SLOT_WORD);
+    checkHeader(file.path, file.length, words, kind);
     return new Region(file);
   }
 
@@ -120,6 +121,10 @@ export class Region implements Disposable {
       discard(file);
       throw error;
     }
+  }
+
+  get path(): string {
+    return this.file.path;
   }
 
   /** A kind-specific size of the header. */
@@ -311,10 +316,9 @@ function checkOwner(file: MappedFile): void {
     throw new LayoutError(file.path, `it belongs to user ${uid}, not to us or root; delete it if nobody needs it`);
 }
 
-function checkHeader(file: MappedFile, kind: number): void {
-  const { path, length } = file;
+/** @param header its first words @throws {LayoutError} */
+export function checkHeader(path: string, length: number, header: Uint32Array, kind: number): void {
   if (length < HEADER_BYTES) throw new LayoutError(path, `${length} bytes, a header has ${HEADER_BYTES}`);
-  const header = new Uint32Array(file.buffer, 0, HEADER_BYTES / 4);
   const want = (what: string, found: number, wanted: number) => {
     if (found !== wanted) throw new LayoutError(path, `${what} is ${found}, not ${wanted}`);
   };

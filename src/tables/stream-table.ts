@@ -1,8 +1,8 @@
-import { readSync } from "node:fs";
 import { effectiveSize, populate, rows } from "#maglev";
 import { KIND_STREAM, LayoutError, OWN_SLOTS } from "./layout.js";
 import { ReaderSlot, Region, withWriter } from "./region.js";
 import { isOtherKind } from "./region-file.js";
+import { RegionFile } from "./region-reader.js";
 
 /**
  * Sizes in the header: M, N and the tier's own fwmark. The image: lookup i32[M], then active i32[N]. A reader slot owns
@@ -84,15 +84,16 @@ export function isNoStreamTable(folder: string, name: string): boolean {
 /** Another text whenever somebody has changed or replaced the table; null: there is none. */
 export function streamStamp(folder: string, name: string): string | null {
   try {
-    using region = Region.open(folder, name, KIND_STREAM);
+    using region = RegionFile.open(folder, name, KIND_STREAM);
     return stampOf(region);
   } catch {
     return null;
   }
 }
 
-function stampOf(region: Region): string {
-  return `${region.generation} ${region.publishedMs} ${region.size(SIZE_TARGETS)}`;
+/** Another text whenever the image in force is another one. */
+export function stampOf(region: Pick<Region, "generation" | "publishedMs" | "size">): string {
+  return `${region.generation >>> 0} ${region.publishedMs} ${region.size(SIZE_TARGETS)}`;
 }
 
 /** The table in force; copies. @throws ENOENT, {LayoutError} */
@@ -104,50 +105,6 @@ export function readStreamTable(folder: string, name: string): StreamTable {
   const { active, lookup } = tableViews(region, generation, size, targets);
   const ownFwmark = region.size(SIZE_OWN_FWMARK);
   return { size, targets, ownFwmark, generation: generation >>> 0, active: active.slice(), lookup: lookup.slice() };
-}
-
-/**
- * Packets sent to each target index since the table was made, summed over the data plane's threads; copies.
- * @throws ENOENT, {LayoutError}
- */
-export function readTargetHits(folder: string, name: string): Float64Array {
-  using region = Region.open(folder, name, KIND_STREAM);
-  return sumHits(region, checkSizes(region).targets);
-}
-
-/** What a table says of itself and its targets, without the table. */
-export type StreamCounts = Omit<StreamTable, "lookup" | "ownFwmark"> & {
-  /** When the image in force was published, ms since 1970. */
-  readonly publishedMs: number;
-  /** Target index → positions that it owns, of `size`. */
-  readonly positions: Float64Array;
-  /** Target index → packets sent there since the table was made. */
-  readonly hits: Float64Array;
-};
-
-/** The numbers of a table, for statistics; copies. @throws ENOENT, {LayoutError} */
-export function readStreamCounts(folder: string, name: string): StreamCounts {
-  using region = Region.open(folder, name, KIND_STREAM);
-  const { size, targets } = checkSizes(region);
-  const slot = new ReaderSlot(region);
-  const generation = slot.enter();
-  const { active, lookup } = tableViews(region, generation, size, targets);
-  const positions = new Float64Array(targets);
-  for (const target of lookup) if (target >= 0) positions[target]!++;
-  const { publishedMs } = region;
-  const hits = sumHits(region, targets);
-  return { size, targets, generation: generation >>> 0, publishedMs, active: active.slice(), positions, hits };
-}
-
-/** Read with read(2): touching a hole of a mapped file would take memory for it, and few slots have ever been used. */
-function sumHits(region: Region, targets: number): Float64Array {
-  const stride = region.ownBytes / 8;
-  const all = new Float64Array(OWN_SLOTS * stride);
-  readSync(region.file.fd, all, 0, all.byteLength, region.ownOffset(0));
-  const sum = all.slice(0, targets);
-  for (let slot = 1; slot < OWN_SLOTS; slot++)
-    for (let target = 0; target < targets; target++) sum[target]! += all[slot * stride + target]!;
-  return sum;
 }
 
 /**
@@ -166,7 +123,7 @@ export class StreamTableReader implements Disposable {
   readonly #views: readonly [Views, Views];
 
   /**
-   * @param isCounting whether `hits` is shared, for {@link readTargetHits}; it goes on from the slot's last owner
+   * @param isCounting whether `hits` is shared, for `readTargetHits`; it goes on from the slot's last owner
    * @throws ENOENT, {LayoutError}, {CapacityError} too many readers
    */
   constructor(folder: string, name: string, { isCounting = false } = {}) {
@@ -219,14 +176,18 @@ function viewsOf(buffer: ArrayBuffer, offset: number, size: number, targets: num
   return { lookup: new Int32Array(buffer, offset, size), active: new Int32Array(buffer, offset + size * 4, targets) };
 }
 
-function checkSizes(region: Region): { size: number; targets: number } {
+/** M and N of a table. @throws {LayoutError} they do not fit the region */
+export function checkSizes(region: Pick<RegionFile, "path" | "capacity" | "ownBytes" | "size">): {
+  size: number;
+  targets: number;
+} {
   const size = region.size(SIZE_POSITIONS);
   const targets = region.size(SIZE_TARGETS);
   if (size < 3 || (size + targets) * 4 > region.capacity) {
-    throw new LayoutError(region.file.path, `M=${size}, N=${targets} do not fit an image of ${region.capacity} bytes`);
+    throw new LayoutError(region.path, `M=${size}, N=${targets} do not fit an image of ${region.capacity} bytes`);
   }
   if (targets * 8 > region.ownBytes) {
-    throw new LayoutError(region.file.path, `counters of N=${targets} do not fit ${region.ownBytes} bytes`);
+    throw new LayoutError(region.path, `counters of N=${targets} do not fit ${region.ownBytes} bytes`);
   }
   return { size, targets };
 }

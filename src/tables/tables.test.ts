@@ -11,6 +11,7 @@ import { randomNumbers } from "../../test/harness/random.js";
 import { KINDS, randomParams, trySet } from "../../test/harness/random-flows.js";
 import {
   CounterFile,
+  CounterWatch,
   createStreamTable,
   deleteRegion,
   ensureFlows,
@@ -21,6 +22,7 @@ import {
   readStreamCounts,
   readStreamTable,
   readTargetHits,
+  StreamCountsReader,
   StreamTableReader,
   TABLE_CHANGED,
   TABLE_RETIRED,
@@ -103,6 +105,45 @@ test("the numbers of a table: positions, packets, time of publication; reading t
   );
   expect([hits[10], hits[999], hits.reduce((a, b) => a + b)]).toEqual([7, 5, 12]);
   expect(hits).toEqual(readTargetHits(own, "t"));
+});
+
+test("numbers that are read again: the image is counted when it changed, packets each time, whatever slots counted them", () => {
+  const own = mkdtempSync("/dev/shm/tables-");
+  onTestFinished(() => rmSync(own, { recursive: true }));
+  const size = { size: 1_000, targets: 10, ownFwmark: 0 };
+  createStreamTable(own, "t", size);
+  updateStreamTable(own, "t", (active) => active.fill(5_001, 0, 2));
+  const reader = new StreamCountsReader(own);
+  const first = reader.read("t");
+  const counting = Array.from({ length: 7 }, () => new StreamTableReader(own, "t", { isCounting: true }));
+  for (const [i, { hits }] of counting.entries()) hits[1] = 10 ** i;
+  const second = reader.read("t");
+  expect([first.hits[1], second.hits[1]]).toEqual([0, 1_111_111]);
+  expect(second.positions).toBe(first.positions);
+  updateStreamTable(own, "t", (active) => active.fill(-1, 0, 1));
+  const { positions, active, generation } = reader.read("t");
+  expect([positions[0], positions[1], active[0], generation]).toEqual([0, 997, -1, 2]);
+  for (const one of counting) one[Symbol.dispose]();
+  deleteRegion(own, "t");
+  expect(() => reader.read("t")).toThrow("ENOENT");
+  createStreamTable(own, "t", size);
+  expect(reader.read("t")).toMatchObject({ generation: 0, active: new Int32Array(10).fill(-1) });
+});
+
+test("a watch of counters stays on its file until another one has the name", () => {
+  const own = mkdtempSync(join(folder, "watch-"));
+  const watch = new CounterWatch(own, "c");
+  expect([watch.current(), watch.dataPlane()]).toEqual([null, null]);
+  const first = CounterFile.create(own, "c", 1, "{}");
+  const seen = watch.current()!;
+  expect(watch.current()).toBe(seen);
+  expect(watch.dataPlane()).toMatchObject({ pid: process.pid, workers: 1, isReady: false });
+  first[Symbol.dispose]();
+  expect(watch.dataPlane()).toBeNull();
+  using _second = CounterFile.create(own, "c", 2, "{}");
+  expect(watch.dataPlane()).toMatchObject({ workers: 2 });
+  rmSync(join(own, "c"));
+  expect(watch.current()).toBeNull();
 });
 
 test("P6: a table takes memory for its positions and its targets, not for their product; 1 to 10,000 targets", () => {

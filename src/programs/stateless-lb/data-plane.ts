@@ -2,7 +2,7 @@ import { spawn } from "node:child_process";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Log } from "#control";
 import { watchProcess } from "#sys";
-import { readDataPlane } from "#tables";
+import { CounterWatch } from "#tables";
 
 const COUNTERS = "nfqlb-counters";
 /** A data plane that lived shorter than this counts as one that keeps dying. */
@@ -37,6 +37,7 @@ export type DataPlaneOptions = {
  */
 export class DataPlane {
   readonly #options: DataPlaneOptions;
+  readonly #counters: CounterWatch;
   #isStopping = false;
   #startedMs = 0;
   /** Deaths shortly after a start, one after the other. */
@@ -45,17 +46,18 @@ export class DataPlane {
 
   constructor(options: DataPlaneOptions) {
     this.#options = options;
+    this.#counters = new CounterWatch(options.folder, COUNTERS);
   }
 
   /** Whether all queues are served. */
   get isReady(): boolean {
-    return readDataPlane(this.#options.folder, COUNTERS)?.isReady === true;
+    return this.#counters.dataPlane()?.isReady === true;
   }
 
   /** Adopts or starts. Resolves when a data plane runs or is being started. */
   async start(): Promise<void> {
-    const { folder, queues, log } = this.#options;
-    const running = readDataPlane(folder, COUNTERS);
+    const { queues, log } = this.#options;
+    const running = this.#counters.dataPlane();
     if (running !== null) {
       const { queues: served } = JSON.parse(running.settings) as { queues: readonly number[] };
       const isOurs = served[0] === queues.first && served.at(-1) === queues.last;
@@ -73,7 +75,7 @@ export class DataPlane {
   /** Ends the data plane after it has answered what is queued; resolves when it is gone. */
   async stop(): Promise<void> {
     this.#isStopping = true;
-    const running = readDataPlane(this.#options.folder, COUNTERS);
+    const running = this.#counters.dataPlane();
     if (running !== null) await this.#end(running.pid);
   }
 

@@ -19,7 +19,8 @@ import {
   COUNTER_SEND_FAILURES,
   COUNTER_STARTS,
   type CounterBlock,
-  CounterFile,
+  type CounterFile,
+  CounterWatch,
   LATENCY_BUCKETS,
   LATENCY_FIRST_US,
   SAMPLE_QUEUE_DROPPED,
@@ -90,13 +91,13 @@ const LATENCY_BOUNDS = Array.from({ length: LATENCY_BUCKETS - 1 }, (_, i) => Str
  * @param limitPackets packets that a queue holds, as the data plane was told
  */
 export function queueSource(folder: string, name: string, limitPackets: number): Source {
-  return { name: "queues", read: () => readQueues(folder, name, limitPackets) };
+  const watch = new CounterWatch(folder, name);
+  return { name: "queues", read: () => readQueues(watch.current(), limitPackets) };
 }
 
-function readQueues(folder: string, name: string, limitPackets: number): readonly Family[] {
-  const file = openOrNull(folder, name);
-  if (file === null) return toFamilies([], 0, false);
-  using counters = file;
+/** @param counters null before the first data plane */
+function readQueues(counters: CounterFile | null, limitPackets: number): readonly Family[] {
+  if (counters === null) return toFamilies([], 0, false);
   const owner = counters.owner();
   const { queues } = JSON.parse(owner?.settings ?? '{"queues":[]}') as { readonly queues: readonly number[] };
   const blocks = queues.map((queue, worker) => ({ block: counters.block(worker), labels: { queue: String(queue) } }));
@@ -158,14 +159,4 @@ function toFamilies(queues: readonly Queue[], limitPackets: number, isReady: boo
       samples: queues.map(({ labels, block }) => ({ labels, value: block.counters[index]! })),
     })),
   ];
-}
-
-/** null before the first data plane. */
-function openOrNull(folder: string, name: string): CounterFile | null {
-  try {
-    return CounterFile.open(folder, name);
-  } catch (error) {
-    if ((error as { code?: string }).code === "ENOENT") return null;
-    throw error;
-  }
 }

@@ -1,4 +1,11 @@
-import { CounterFile, flowsGeneration, readFlows, readStreamCounts, type StoredRule, type StreamCounts } from "#tables";
+import {
+  CounterWatch,
+  flowsGeneration,
+  readFlows,
+  type StoredRule,
+  type StreamCounts,
+  StreamCountsReader,
+} from "#tables";
 import { type Definition, type Family, LabelCache, type Labels, type Sample, type Source } from "./family.js";
 import { OTEL_SCOPE } from "./process-metrics.js";
 
@@ -70,6 +77,7 @@ const FLOW_GENERATION = own("gauge", "flow_rules_generation", "Number of the flo
 export function streamSource(options: StreamSourceOptions): Source {
   const cache = new LabelCache();
   const flows = new FlowReader(options);
+  const counts = new StreamCountsReader(options.folder);
   return {
     name: "streams",
     read: () => {
@@ -77,7 +85,7 @@ export function streamSource(options: StreamSourceOptions): Source {
       const place = { trench: options.trench, conduit: options.conduit };
       return [
         ...flows.families(place, cache),
-        ...tableFamilies(options, place, cache),
+        ...tableFamilies(options, counts, place, cache),
         ...stateFamilies(options.targets(), place),
       ];
     },
@@ -111,12 +119,17 @@ export function hitSource({ trench, conduit, targets, hits }: StreamSourceOption
 
 type Place = { readonly trench: string; readonly conduit: string };
 
-function tableFamilies(options: StreamSourceOptions, place: Place, cache: LabelCache): readonly Family[] {
-  const { folder, tableName, nowMs } = options;
-  const tables = options.streams().flatMap((stream) => {
-    const counts = orNull(() => readStreamCounts(folder, tableName(stream)));
+function tableFamilies(
+  { tableName, nowMs, streams }: StreamSourceOptions,
+  reader: StreamCountsReader,
+  place: Place,
+  cache: LabelCache,
+): readonly Family[] {
+  const tables = streams().flatMap((stream) => {
+    const counts = orNull(() => reader.read(tableName(stream)));
     return counts === null ? [] : [{ stream, counts, labels: cache.get(stream, () => ({ ...place, stream })) }];
   });
+  reader.forgetOthers();
   const each = (pick: (counts: StreamCounts) => number): readonly Sample[] =>
     tables.map(({ labels, counts }) => ({ labels, value: pick(counts) }));
   const targets = tables.flatMap(({ stream, counts }) => targetsOf(stream, counts, place, cache));
@@ -165,16 +178,18 @@ function stateFamilies(targets: readonly TargetView[], place: Place): readonly F
 /** Reads rules only when they have changed: their text is long. */
 class FlowReader {
   readonly #options: StreamSourceOptions;
+  readonly #counters: CounterWatch;
   #known: { readonly generation: number; readonly rules: readonly StoredRule[] } | null = null;
 
   constructor(options: StreamSourceOptions) {
     this.#options = options;
+    this.#counters = new CounterWatch(options.folder, options.countersName);
   }
 
   families({ trench, conduit }: Place, cache: LabelCache): readonly Family[] {
-    const { folder, flowsName, countersName, tableName } = this.#options;
+    const { folder, flowsName, tableName } = this.#options;
     const known = orNull(() => this.#read(folder, flowsName));
-    using counters = orNull(() => CounterFile.open(folder, countersName));
+    const counters = orNull(() => this.#counters.current());
     const blocks = Array.from({ length: counters?.workers ?? 0 }, (_, worker) => counters!.block(worker).ruleHits);
     const prefix = tableName("");
     const samples = (known?.rules ?? []).flatMap(({ rule, slot, base }): readonly Sample[] => {
