@@ -6,7 +6,7 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { createFragmentMemory } from "#dataplane";
 import { parseFlowRule } from "#flow";
-import { QueueSocket, readQueueStates } from "#netlink/queue";
+import { QueueSocket, QueueStateReader, readQueueStates } from "#netlink/queue";
 import { SO_RCVBUF, SOL_SOCKET, setSocketOption } from "#sys";
 import {
   COUNTER_BATCH_SIZES,
@@ -141,12 +141,17 @@ test("D8: a queue that runs over: each packet is answered or counted as lost, an
 });
 
 test("a socket whose buffer runs over: the kernel's count of such packets is read, and no packet is missing", () => {
+  using reader = new QueueStateReader();
+  expect(reader.read()!.size).toBe(0);
   using _five = new QueueSocket({ queueNumber: 5, maxPackets: 10_000, copyBytes: 256, isFailOpen: false });
   using four = new QueueSocket({ queueNumber: 4, maxPackets: 10_000, copyBytes: 256, isFailOpen: false });
   setSocketOption(four.fd, SOL_SOCKET, SO_RCVBUF, 4_096);
   const before = loopback.received();
+  expect(reader.read()).toEqual(readQueueStates());
+  expect(reader.read()).toBe(reader.read());
   loopback.send(800);
   const states = readQueueStates()!;
+  expect(reader.read()).toEqual(states);
   expect(states.get(4)!.userDropped).toBeGreaterThan(100);
   expect(states.get(4)!.waiting + states.get(4)!.userDropped + states.get(5)!.waiting).toBe(800);
   expect(since(before)).toEqual({ unmarked: 0, marked: 0 });

@@ -1,4 +1,8 @@
-import { readFileSync } from "node:fs";
+import { closeSync, openSync, readFileSync, readSync } from "node:fs";
+
+const PATH = "/proc/thread-self/net/netfilter/nfnetlink_queue";
+/** Some 400 queues to begin with. */
+const FIRST_BYTES = 16_384;
 
 /** A queue as the kernel sees it. */
 export type QueueState = {
@@ -23,10 +27,52 @@ export type QueueState = {
  */
 export function readQueueStates(): ReadonlyMap<number, QueueState> | null {
   try {
-    return parseQueueStates(readFileSync("/proc/thread-self/net/netfilter/nfnetlink_queue", "utf8"));
+    return parseQueueStates(readFileSync(PATH, "utf8"));
   } catch (error) {
     if ((error as { code?: string }).code === "EACCES") return null;
     throw error;
+  }
+}
+
+/**
+ * As {@link readQueueStates}, again and again: the file stays open, and what says the same as the last time is not read
+ * anew. Of the network namespace in which the first reading took place.
+ */
+export class QueueStateReader implements Disposable {
+  #fd: number | null = null;
+  #bytes = Buffer.alloc(FIRST_BYTES);
+  #last = Buffer.alloc(0);
+  #states: ReadonlyMap<number, QueueState> = new Map();
+
+  /** The same map as before when nothing changed. null: this user may not know. */
+  read(): ReadonlyMap<number, QueueState> | null {
+    try {
+      this.#fd ??= openSync(PATH, "r");
+    } catch (error) {
+      if ((error as { code?: string }).code === "EACCES") return null;
+      throw error;
+    }
+    const length = this.#fill(this.#fd);
+    if (this.#last.length === length && this.#bytes.compare(this.#last, 0, length, 0, length) === 0)
+      return this.#states;
+    this.#last = Buffer.from(this.#bytes.subarray(0, length));
+    this.#states = parseQueueStates(this.#last.toString("latin1"));
+    return this.#states;
+  }
+
+  /** @returns bytes of the file, which are in the buffer then */
+  #fill(fd: number): number {
+    for (let length = 0; ; ) {
+      const count = readSync(fd, this.#bytes, length, this.#bytes.length - length, length);
+      length += count;
+      if (count === 0) return length;
+      if (length === this.#bytes.length) this.#bytes = Buffer.concat([this.#bytes, Buffer.alloc(length)]);
+    }
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#fd !== null) closeSync(this.#fd);
+    this.#fd = null;
   }
 }
 

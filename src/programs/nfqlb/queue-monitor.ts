@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs";
-import { type QueueState, readQueueStates } from "#netlink/queue";
+import { type QueueState, QueueStateReader } from "#netlink/queue";
 import {
   COUNTER_LAST_PACKET_ID,
   COUNTER_THREAD_ID,
@@ -44,6 +44,7 @@ type Watched = {
  * packets that wait, CPU time) into the counters, where everybody can see it.
  */
 export class QueueMonitor implements Disposable {
+  readonly #reader = new QueueStateReader();
   readonly #watched: readonly Watched[];
   readonly #onLoss: (loss: Loss) => void;
   readonly #nowMs: () => number;
@@ -80,7 +81,7 @@ export class QueueMonitor implements Disposable {
   }
 
   /** Takes one sample of every queue. `states`: null where this user may not know them; then losses stay 0. */
-  sample(states: ReadonlyMap<number, QueueState> | null = readQueueStates()): void {
+  sample(states: ReadonlyMap<number, QueueState> | null = this.#reader.read()): void {
     const timeMs = this.#nowMs();
     for (const queue of this.#watched) {
       const { samples } = queue.block;
@@ -105,6 +106,7 @@ export class QueueMonitor implements Disposable {
 
   [Symbol.dispose](): void {
     clearInterval(this.#timer);
+    this.#reader[Symbol.dispose]();
   }
 }
 
