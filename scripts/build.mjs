@@ -17,7 +17,7 @@ const require = createRequire(import.meta.url);
  */
 const DATA_OPTIONS = "--optimize-for-size --v8-pool-size=1 --expose-gc";
 const CONTROL_OPTIONS =
-  "--max-semi-space-size=2 --heap-growing-percent=50 --no-memory-reducer --no-parallel-scavenge --v8-pool-size=1 --expose-gc";
+  "--max-semi-space-size=1 --heap-growing-percent=50 --no-memory-reducer --no-parallel-scavenge --v8-pool-size=1 --expose-gc";
 
 /** Programs: file in bin/ → source, and options of node. The worker has to be a file of its own. */
 const entries = {

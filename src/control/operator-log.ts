@@ -24,6 +24,7 @@ const NEIGHBOR_STATES: Readonly<Record<number, string>> = { 2: "REACHABLE", 32: 
 export class OperatorLog {
   readonly #log: Log;
   readonly #interfacePrefix: string | null;
+  #last: InForce | null = null;
   #known: KnownTargets = new Map();
   #streams: ReadonlyMap<string, Stream> = new Map();
   #flows: ReadonlyMap<string, Flow> = new Map();
@@ -47,7 +48,7 @@ export class OperatorLog {
     this.#log.info("Disable interface", about);
   }
 
-  /** A change that the kernel told. */
+  /** A change that the kernel told; of neighbors those that say something new. */
   event(event: KernelEvent): void {
     if (event.kind === "link" && this.#interfacePrefix !== null && event.link.name.startsWith(this.#interfacePrefix)) {
       const { name, isUp } = event.link;
@@ -70,10 +71,14 @@ export class OperatorLog {
   }
 
   turn({ wanted, offsets, known }: InForce): void {
-    this.#tellStreams(wanted.streams.filter(({ name }) => offsets.has(name)));
-    this.#tellFlows(wanted.flows);
-    this.#tellNats(wanted.conduit.portNats);
-    this.#tellTargets(known, offsets);
+    const last = this.#last;
+    this.#last = { wanted, offsets, known };
+    if (wanted !== last?.wanted || offsets !== last.offsets) {
+      this.#tellStreams(wanted.streams.filter(({ name }) => offsets.has(name)));
+      this.#tellFlows(wanted.flows);
+      this.#tellNats(wanted.conduit.portNats);
+    }
+    if (known !== last?.known) this.#tellTargets(known, offsets);
   }
 
   /** Something is not in place and is tried again. */

@@ -41,8 +41,6 @@ export class Publisher {
   readonly #tables = new Map<string, PublishedTable>();
   #flows: readonly FlowRule[] | null = null;
   #names = "";
-  /** Tables that somebody else may have changed. */
-  readonly #doubtful = new Set<string>();
   /** Number of the flow rules in memory as we left them; null: not known. */
   #flowsGeneration: number | null = null;
 
@@ -76,11 +74,28 @@ export class Publisher {
     return { changes, failures };
   }
 
-  /** The next time everything is compared with what is in memory: somebody else may have written there. */
-  forget(): void {
-    for (const name of this.#tables.keys()) this.#doubtful.add(name);
-    if (this.#flowsGeneration === null || this.#flowsGeneration !== this.#readFlowsGeneration()) this.#flows = null;
-    this.#names = "";
+  /**
+   * Compares what is in memory with what was left there: somebody else may have written. What differs is published anew the
+   * next time.
+   * @returns whether nothing differs
+   */
+  verify(): boolean {
+    const { folder } = this.#place;
+    let areOurs = true;
+    for (const [name, { stamp }] of this.#tables) {
+      if (streamStamp(folder, name) === stamp) continue;
+      this.#tables.delete(name);
+      areOurs = false;
+    }
+    if (this.#flowsGeneration === null || this.#flowsGeneration !== this.#readFlowsGeneration()) {
+      this.#flows = null;
+      areOurs = false;
+    }
+    if (this.#names !== "" && tablesIn(folder).some((name) => !this.#tables.has(name))) {
+      this.#names = "";
+      areOurs = false;
+    }
+    return areOurs;
   }
 
   #readFlowsGeneration(): number | null {
@@ -92,8 +107,6 @@ export class Publisher {
   }
 
   #publishTable(name: string, table: DesiredTable, served: ReadonlySet<number>): readonly string[] {
-    if (this.#doubtful.delete(name) && streamStamp(this.#place.folder, name) !== this.#tables.get(name)?.stamp)
-      this.#tables.delete(name);
     const last = this.#tables.get(name);
     if (last?.table === table && last.served === served) return [];
     const targets = new Map([...table.targets].filter(([, fwmark]) => served.has(fwmark)));
@@ -128,7 +141,7 @@ export class Publisher {
 
   #deleteOthers(desired: Desired): readonly string[] {
     const { folder } = this.#place;
-    const others = readdirSync(folder).filter((name) => name.startsWith(tableName("")) && !desired.tables.has(name));
+    const others = tablesIn(folder).filter((name) => !desired.tables.has(name));
     for (const name of others) {
       deleteRegion(folder, name);
       this.#tables.delete(name);
@@ -160,5 +173,8 @@ function ensureTable(folder: string, name: string, { size, maxTargets }: Desired
 /** Takes away all tables and rules of ours; for the end, when nobody reads them any more. */
 export function unpublish({ folder, flowsName, countOf }: TablePlace): void {
   updateFlows(folder, flowsName, (present) => mergeFlows(present, []), countOf);
-  for (const name of readdirSync(folder)) if (name.startsWith(tableName(""))) deleteRegion(folder, name);
+  for (const name of tablesIn(folder)) deleteRegion(folder, name);
 }
+
+/** Names of all tables of streams, ours and others'. */
+const tablesIn = (folder: string) => readdirSync(folder).filter((name) => name.startsWith(tableName("")));

@@ -18,7 +18,7 @@ import { type Desired, evicted, FlowRules, MarkedTargets, tableName, toDesired }
 import { surplusInterfaces } from "./interfaces.js";
 import { assignOffsets, type Offsets } from "./offsets.js";
 import { OperatorLog } from "./operator-log.js";
-import { ProbeRound } from "./probes.js";
+import { Probing } from "./probes.js";
 import { type Published, Publisher } from "./publish.js";
 import type { ReconcilerOptions } from "./reconciler-options.js";
 import { RepairWatch } from "./repairs.js";
@@ -57,13 +57,8 @@ type Wanted = {
 const EVENT_INTERVAL_MS = 10;
 const FIRST_RETRY_MS = 100;
 const LAST_RETRY_MS = 5_000;
-const PROBE_TICK_MS = 200;
 /** Commands of the last repair that are remembered for the status. */
 const MOST_COMMANDS = 10;
-/** Those that are ready are asked in larger lots: every wake-up costs as much as some questions. */
-const READY_TICKS = 5;
-/** A target that is lost is asked so often, to come back soon. */
-const LOST_PROBE_INTERVAL_MS = 1_000;
 
 /**
  * The configuration flow. Level-triggered: each turn compares the whole wanted state with the whole actual one, whatever
@@ -78,7 +73,7 @@ export class Reconciler {
   readonly #repairs = new RepairWatch();
   readonly #log: TurnLog;
   readonly #operatorLog: OperatorLog;
-  readonly #probes: { readonly ready: ProbeRound; readonly lost: ProbeRound };
+  readonly #probing: Probing;
   #configuration: Configuration | null = null;
   #isFrontendAnnounced: boolean | null = null;
   #isStopping = false;
@@ -89,8 +84,9 @@ export class Reconciler {
   #judgement = NOBODY;
   #published: Published = { changes: [], failures: [] };
   readonly #timer: TurnTimer;
+  /** When the next turn is due; what the timer wakes for before is a verification. */
+  #dueMs = Number.POSITIVE_INFINITY;
   readonly #verification: VerifySchedule;
-  #probeTicks = 0;
   #retryMs = FIRST_RETRY_MS;
   /** Changes of the kernel in this turn. */
   #steps = 0;
@@ -104,13 +100,14 @@ export class Reconciler {
   constructor(options: ReconcilerOptions) {
     this.#options = options;
     this.#verification = new VerifySchedule(options.verifyIntervalMs);
-    this.#timer = new TurnTimer(options.nowMs, () => this.#turn());
+    this.#timer = new TurnTimer(options.nowMs, () => this.#wakened());
     this.#log = new TurnLog(options.log);
     this.#operatorLog = new OperatorLog(options.log, options.kernelPlace.targetInterfaces);
     this.#publisher = new Publisher(options.place);
     this.#offsets = readOffsets(options.place.folder);
     this.#savedOffsets = JSON.stringify([...this.#offsets]);
-    this.#probes = { ready: new ProbeRound(options.probeIntervalMs), lost: new ProbeRound(LOST_PROBE_INTERVAL_MS) };
+    const ask = (fwmarks: readonly number[]) => options.steering.probe(new Set(fwmarks));
+    this.#probing = new Probing(options.probeIntervalMs, () => this.#usable(), ask);
   }
 
   /** Begins to follow the kernel's changes, and to ask targets whether they are there. */
@@ -120,15 +117,14 @@ export class Reconciler {
     const onHeard = () => {
       if (this.#usable().lost.length > 0) wake();
     };
-    const onEvent = (event: KernelEvent) => {
-      log.trace("kernel tells", () => ({ event: formatEvent(event) }));
-      this.#operatorLog.event(event);
+    const onEvent = (event: () => KernelEvent, isNews: boolean) => {
+      log.trace("kernel tells", () => ({ event: formatEvent(event()) }));
+      if (isNews) this.#operatorLog.event(event());
     };
     const stopWatch = steering.watch(wake, { onEvent, onHeard });
-    const probing = setInterval(() => this.#probe(), PROBE_TICK_MS);
-    probing.unref();
+    this.#probing.start();
     this.#stopFollowing = () => {
-      clearInterval(probing);
+      this.#probing.stop();
       stopWatch();
     };
   }
@@ -148,6 +144,7 @@ export class Reconciler {
 
   /** Asks for a turn in `delayMs`. */
   wake(delayMs: number): void {
+    this.#dueMs = Math.min(this.#dueMs, this.#options.nowMs() + delayMs);
     this.#timer.wake(delayMs);
   }
 
@@ -159,17 +156,32 @@ export class Reconciler {
     return [...tables, ...flows, ...formatPlan(diff(kernel, this.#options.steering.read()))];
   }
 
-  #turn(): void {
-    const { nowMs, onTurn, onChange } = this.#options;
-    const configuration = this.#configuration;
-    if (configuration === null) return;
+  /** A turn, unless it was woken only to read back and all is as it was. */
+  #wakened(): void {
+    const { nowMs } = this.#options;
+    if (this.#configuration === null) return;
     const startMs = nowMs();
+    const isDue = startMs >= this.#dueMs;
+    let problem: Error | null = null;
+    let isNews = false;
+    try {
+      isNews = this.#verification.take(startMs) && this.#verify();
+    } catch (error) {
+      problem = error as Error;
+    }
+    if (isDue || isNews || problem !== null) this.#turn(this.#configuration, startMs, problem);
+    this.#timer.wake(Math.min(this.#dueMs, this.#verification.atMs) - nowMs());
+  }
+
+  #turn(configuration: Configuration, startMs: number, unread: Error | null): void {
+    const { nowMs, onTurn, onChange } = this.#options;
     const repairsBefore = this.#repairs.count;
     let failures: readonly string[];
     let problem: string | null = null;
     this.#steps = 0;
+    this.#dueMs = Number.POSITIVE_INFINITY;
     try {
-      if (this.#verification.take(startMs)) this.#verify();
+      if (unread !== null) throw unread;
       failures = this.#reconcile(configuration);
     } catch (error) {
       problem = (error as Error).message;
@@ -181,7 +193,7 @@ export class Reconciler {
     this.#counts.turns++;
     if (failures.length > 0) this.#counts.failedTurns++;
     this.#log.failures(failures);
-    this.wake(Math.min(this.#verification.atMs, this.#judgement.nextReturnMs) - endMs);
+    this.wake(this.#judgement.nextReturnMs - endMs);
     if (failures.length > 0) this.#retry();
     else this.#retryMs = FIRST_RETRY_MS;
     const repairs = this.#repairs.count - repairsBefore;
@@ -260,6 +272,7 @@ export class Reconciler {
     // What has a way again is asked at once whether it is there; probes in turn would take a second.
     const healing = changed.filter(({ state }) => state.kind === "unreachable" && state.isUsable);
     steering.probe(new Set(healing.map(({ target }) => target.fwmark)));
+    this.#probing.judged();
   }
 
   #setSurplusDown(): void {
@@ -282,26 +295,21 @@ export class Reconciler {
     this.#steps = planLength(done);
   }
 
-  /** Reads back what is otherwise known by events and from memory. */
-  #verify(): void {
-    this.#publisher.forget();
-    if (this.#options.steering.verify()) return;
-    this.#counts.driftsFound++;
-    this.#options.log.error("the kernel's state was not what its events had told; it was read anew");
+  /** Reads back what is otherwise known by events and from memory. @returns whether there is anything to do about it */
+  #verify(): boolean {
+    const areTablesOurs = this.#publisher.verify();
+    const found = this.#options.steering.verify();
+    if (found === "drift") {
+      this.#counts.driftsFound++;
+      this.#options.log.error("the kernel's state was not what its events had told; it was read anew");
+    }
+    return !areTablesOurs || found !== "same";
   }
 
   #retry(): void {
     this.#operatorLog.retry();
     this.wake(this.#retryMs);
     this.#retryMs = Math.min(this.#retryMs * 2, LAST_RETRY_MS);
-  }
-
-  #probe(): void {
-    const { ready, lost } = this.#usable();
-    const isReadyTurn = ++this.#probeTicks % READY_TICKS === 0;
-    const asked = isReadyTurn ? this.#probes.ready.next(ready, PROBE_TICK_MS * READY_TICKS) : [];
-    const askedLost = this.#probes.lost.next(lost, PROBE_TICK_MS);
-    if (asked.length + askedLost.length > 0) this.#options.steering.probe(new Set([...asked, ...askedLost]));
   }
 
   /** Streams in force with their flows in force and ready targets: in short what {@link status} says, at little cost. */

@@ -53,15 +53,22 @@ test("the earliest wish counts, and a turn is followed by a rest as long as it t
   expect(begun).toHaveLength(2);
 });
 
-test("reading back is due at once, then in intervals, and waits for changes to end, but not for ever", () => {
+test("reading back is due at once, again when what was made stands still, then in intervals, and waits for changes to end, but not for ever", () => {
   const schedule = new VerifySchedule(10_000);
-  expect([schedule.take(5), schedule.take(9_000), schedule.take(10_005)]).toEqual([true, false, true]);
-  schedule.changed(19_900);
-  expect([schedule.take(20_005), schedule.take(20_899), schedule.take(20_900)]).toEqual([false, false, true]);
+  schedule.changed(3);
+  expect([schedule.take(4), schedule.take(5), schedule.take(1_003), schedule.take(1_004)]).toEqual([
+    true,
+    false,
+    false,
+    true,
+  ]);
+  expect([schedule.take(11_003), schedule.take(11_004)]).toEqual([false, true]);
+  schedule.changed(20_900);
+  expect([schedule.take(21_004), schedule.take(21_899), schedule.take(21_900)]).toEqual([false, false, true]);
   const taken: number[] = [];
-  for (let nowMs = 20_900; nowMs < 150_000; nowMs += 100) {
+  for (let nowMs = 21_900; nowMs < 151_000; nowMs += 100) {
     schedule.changed(nowMs);
     if (schedule.take(nowMs)) taken.push(nowMs);
   }
-  expect(taken).toEqual([80_900, 140_900]);
+  expect(taken).toEqual([81_900, 141_900]);
 });

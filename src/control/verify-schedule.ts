@@ -18,10 +18,13 @@ export class VerifySchedule {
     this.#changedMs = nowMs;
   }
 
-  /** Whether to do it now; then it is due again after the interval. The first time it is due at once. */
+  /**
+   * Whether to do it now; then it is due again after the interval. The first time it is due at once, and what was made then
+   * is read back as soon as the configuration stands still.
+   */
   take(nowMs: number): boolean {
     if (nowMs < this.atMs) return false;
-    this.#dueMs = nowMs + this.#intervalMs;
+    this.#dueMs = nowMs + (this.#dueMs === 0 ? Math.min(QUIET_MS, this.#intervalMs) : this.#intervalMs);
     return true;
   }
 

@@ -3,8 +3,11 @@ import { concat } from "#bytes";
 import { type DatagramSocket, errnoName } from "#sys";
 import { NetlinkError } from "./error.js";
 import {
+  blankSequence,
   decodeOutcome,
+  eachMessage,
   encodeMessage,
+  flagsAt,
   type Message,
   NLM_F_ACK,
   NLM_F_DUMP,
@@ -12,12 +15,15 @@ import {
   NLM_F_REQUEST,
   NLMSG_DONE,
   NLMSG_ERROR,
+  sequenceAt,
   splitMessages,
+  typeAt,
 } from "./message.js";
 
 /** Kernels put at most 32 KiB into one datagram of a dump; nf_tables may use more. */
 const RECEIVE_BYTES = 256 * 1024;
-const DUMP_ATTEMPTS = 10;
+/** A dump that never comes out consistent is asked for so often. */
+export const DUMP_ATTEMPTS = 10;
 
 /** One request of a batch. */
 export type Request = {
@@ -28,6 +34,11 @@ export type Request = {
   readonly operation: string;
 };
 
+/** Room for messages, twice: to copy into, and to write numbers into. */
+export type Room = { readonly bytes: Uint8Array; readonly words: DataView };
+
+const NO_REFUSALS: ReadonlyMap<number, string> = new Map();
+
 /** `datagrams`: how many were received before the one with the end. */
 type Dump = { readonly messages: readonly Message[]; readonly datagrams: number };
 
@@ -37,8 +48,9 @@ type Dump = { readonly messages: readonly Message[]; readonly datagrams: number 
  */
 export class NetlinkConnection {
   readonly #socket: DatagramSocket;
-  readonly #buffer = new Uint8Array(RECEIVE_BYTES);
+  readonly #received = makeRoom(RECEIVE_BYTES);
   #sequence = 0;
+  #room = makeRoom(0);
 
   /** @param socket with a receive time-out, so that a lost answer is an error and not a hang */
   constructor(socket: DatagramSocket) {
@@ -61,23 +73,32 @@ export class NetlinkConnection {
   /**
    * Sends requests in one datagram, of which the kernel works off each for itself, in order. Only the last one's success is
    * told, and with it that there are no more refusals.
+   * @param mostBytes of one request
+   * @param write writes the message of request `index` at `at`, with that sequence number and these flags among its own;
+   * returns where the next one begins. Nothing is allocated for it
    * @returns errno names of those refused, by index
    */
-  requestAll(requests: readonly Omit<Request, "operation">[]): ReadonlyMap<number, string> {
-    const refused = new Map<number, string>();
-    if (requests.length === 0) return refused;
+  requestAll(
+    count: number,
+    mostBytes: number,
+    write: (room: Room, at: number, index: number, sequence: number, flags: number) => number,
+  ): ReadonlyMap<number, string> {
+    if (count === 0) return NO_REFUSALS;
+    if (this.#room.bytes.length < count * mostBytes) this.#room = makeRoom(count * mostBytes);
     const first = this.#sequence + 1;
-    const last = this.#sequence + requests.length;
+    const last = this.#sequence + count;
     this.#sequence = last;
-    const parts = requests.map(({ type, flags, body }, i) => {
-      const acknowledge = first + i === last ? NLM_F_ACK : 0;
-      return encodeMessage(type, flags | NLM_F_REQUEST | acknowledge, first + i, body);
-    });
-    this.#socket.send(concat(parts));
+    let length = 0;
+    for (let i = 0; i < count; i++) {
+      const flags = NLM_F_REQUEST | (first + i === last ? NLM_F_ACK : 0);
+      length = write(this.#room, length, i, first + i, flags);
+    }
+    this.#socket.send(this.#room.bytes.subarray(0, length));
+    const refused = new Map<number, string>();
     for (;;) {
       for (const message of this.#receive("requests")) {
         const index = message.sequence - first;
-        if (message.type !== NLMSG_ERROR || index < 0 || index >= requests.length) continue;
+        if (message.type !== NLMSG_ERROR || index < 0 || index >= count) continue;
         const { errno } = decodeOutcome(message);
         if (errno !== 0) refused.set(index, errnoName(errno));
         if (message.sequence === last) return refused;
@@ -137,22 +158,43 @@ export class NetlinkConnection {
     return dump.messages;
   }
 
-  /** Equal for dumps that say the same in the same order, without decoding or keeping them. An inconsistent one is like no other. */
+  /**
+   * Equal for dumps that say the same in the same order, without decoding, cutting or keeping them. An inconsistent one is
+   * like no other.
+   */
   digest(operation: string, type: number, body: Uint8Array): string {
+    const hash = createHash("sha1");
+    const isConsistent = this.walk(operation, type, body, ({ bytes, words }, length) => {
+      eachMessage(words, length, (at) => blankSequence(words, at));
+      hash.update(bytes.subarray(0, length));
+    });
+    return isConsistent ? hash.digest("hex") : `inconsistent ${this.#sequence}`;
+  }
+
+  /**
+   * Hands on the datagrams of a dump as they come, for who makes no object of each of thousands of messages.
+   * @param visit is given the datagram, valid during the call, and its length in bytes; the last has the dump's end too
+   * @returns whether the kernel calls the dump consistent
+   * @throws {NetlinkError} refused; {DecodeError}
+   */
+  walk(operation: string, type: number, body: Uint8Array, visit: (datagram: Room, length: number) => void): boolean {
     const sequence = ++this.#sequence;
     this.#socket.send(encodeMessage(type, NLM_F_REQUEST | NLM_F_DUMP, sequence, body));
-    const hash = createHash("sha1");
-    let isConsistent = true;
-    for (;;) {
-      for (const message of this.#receive(operation)) {
-        if (message.sequence !== sequence) continue;
-        if ((message.flags & NLM_F_DUMP_INTR) !== 0) isConsistent = false;
-        if (message.type === NLMSG_ERROR || message.type === NLMSG_DONE) {
-          throwIfRefused(operation, message);
-          return isConsistent ? hash.digest("hex") : `inconsistent ${sequence}`;
-        }
-        hash.update(message.body);
-      }
+    const { words } = this.#received;
+    for (let isConsistent = true; ; ) {
+      const length = this.#receiveDatagram(operation);
+      let end = -1;
+      let isOurs = true;
+      eachMessage(words, length, (at) => {
+        isOurs &&= sequenceAt(words, at) === sequence;
+        if ((flagsAt(words, at) & NLM_F_DUMP_INTR) !== 0) isConsistent = false;
+        if (typeAt(words, at) === NLMSG_DONE || typeAt(words, at) === NLMSG_ERROR) end = at;
+      });
+      if (!isOurs) continue; // the rest of an answer that nobody waits for any more
+      const last = end < 0 ? null : splitMessages(this.#received.bytes.subarray(end, length))[0]!;
+      if (last !== null) throwIfRefused(operation, last);
+      visit(this.#received, length);
+      if (last !== null) return isConsistent;
     }
   }
 
@@ -203,11 +245,23 @@ export class NetlinkConnection {
   }
 
   #receive(operation: string): readonly Message[] {
-    const length = this.#socket.receive(this.#buffer);
-    if (length < 0) throw new NetlinkError(operation, "ETIMEDOUT", "no answer from the kernel");
-    if (length > this.#buffer.length) throw new NetlinkError(operation, "EMSGSIZE", `answer of ${length} bytes`);
-    return splitMessages(this.#buffer.subarray(0, length));
+    const length = this.#receiveDatagram(operation);
+    return splitMessages(this.#received.bytes.subarray(0, length));
   }
+
+  /** @returns its length in bytes */
+  #receiveDatagram(operation: string): number {
+    const { bytes } = this.#received;
+    const length = this.#socket.receive(bytes);
+    if (length < 0) throw new NetlinkError(operation, "ETIMEDOUT", "no answer from the kernel");
+    if (length > bytes.length) throw new NetlinkError(operation, "EMSGSIZE", `answer of ${length} bytes`);
+    return length;
+  }
+}
+
+function makeRoom(length: number): Room {
+  const bytes = new Uint8Array(length);
+  return { bytes, words: new DataView(bytes.buffer) };
 }
 
 function isEqual(a: Dump, b: Dump): boolean {

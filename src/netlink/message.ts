@@ -42,24 +42,38 @@ export function encodeMessage(type: number, flags: number, sequence: number, bod
 export function splitMessages(bytes: Uint8Array): readonly Message[] {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const messages: Message[] = [];
-  for (let at = 0; at < bytes.length; ) {
-    if (bytes.length - at < HEADER_BYTES)
-      throw new DecodeError("nlmsghdr", `${bytes.length - at} stray bytes at ${at}`);
-    const length = view.getUint32(at, true);
-    if (length < HEADER_BYTES || at + length > bytes.length) {
-      throw new DecodeError("nlmsghdr.len", `${length} at ${at}, ${bytes.length - at} bytes left`);
-    }
+  eachMessage(view, bytes.length, (at, length) => {
     messages.push({
-      type: view.getUint16(at + 4, true),
-      flags: view.getUint16(at + 6, true),
-      sequence: view.getUint32(at + 8, true),
+      type: typeAt(view, at),
+      flags: flagsAt(view, at),
+      sequence: sequenceAt(view, at),
       portId: view.getUint32(at + 12, true),
       body: bytes.subarray(at + HEADER_BYTES, at + length),
     });
-    at += align(length);
-  }
+  });
   return messages;
 }
+
+/**
+ * Calls `visit` with where each message of a datagram begins and its length, the header included: for who has thousands of
+ * them and needs no object of each. @throws {DecodeError} as {@link splitMessages}
+ */
+export function eachMessage(view: DataView, bytes: number, visit: (at: number, length: number) => void): void {
+  for (let at = 0; at < bytes; ) {
+    if (bytes - at < HEADER_BYTES) throw new DecodeError("nlmsghdr", `${bytes - at} stray bytes at ${at}`);
+    const length = view.getUint32(at, true);
+    if (length < HEADER_BYTES || at + length > bytes)
+      throw new DecodeError("nlmsghdr.len", `${length} at ${at}, ${bytes - at} bytes left`);
+    visit(at, length);
+    at += align(length);
+  }
+}
+
+export const typeAt = (view: DataView, at: number) => view.getUint16(at + 4, true);
+export const flagsAt = (view: DataView, at: number) => view.getUint16(at + 6, true);
+export const sequenceAt = (view: DataView, at: number) => view.getUint32(at + 8, true);
+/** Makes messages equal that differ in nothing else. */
+export const blankSequence = (view: DataView, at: number) => view.setUint32(at + 8, 0, true);
 
 /** What an NLMSG_ERROR or NLMSG_DONE says. */
 export type Outcome = {

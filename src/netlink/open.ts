@@ -11,7 +11,7 @@ import {
   watchReadable,
 } from "#sys";
 import type { Message } from "./message.js";
-import { Subscription } from "./subscription.js";
+import { type DatagramTaker, Subscription } from "./subscription.js";
 
 export const NETLINK_ROUTE = 0;
 export const NETLINK_NETFILTER = 12;
@@ -48,6 +48,7 @@ export type Listening = {
  * @param onOverrun messages were lost and the socket is empty again: read everything anew now. What happens from here on
  * is told by `onMessages`, some of it perhaps already seen by that reading
  * @param receiveBufferBytes what may wait while the event loop is busy. Default 4 MiB, some 5,000 messages
+ * @param taker as that of {@link Subscription}
  */
 export function listen(
   protocol: number,
@@ -55,9 +56,10 @@ export function listen(
   onMessages: (messages: readonly Message[]) => void,
   onOverrun: () => void,
   receiveBufferBytes = SUBSCRIPTION_BYTES,
+  taker?: DatagramTaker,
 ): Listening {
   const socket = new NetlinkSocket(protocol, { isNonBlocking: true });
-  const subscription = new Subscription(socket, onMessages, onOverrun);
+  const subscription = new Subscription(socket, onMessages, onOverrun, taker);
   try {
     if (receiveBufferBytes < SUBSCRIPTION_BYTES) {
       setSocketOption(socket.fd, SOL_SOCKET, SO_RCVBUF, receiveBufferBytes);

@@ -1,6 +1,6 @@
 import { formatAddress, isIpv4, parseAddress } from "#model";
 import { doesTheSame } from "#netlink/nftables";
-import type { Family, Route, Rule } from "#netlink/route";
+import { addressKey, type Family, type Route, type Rule } from "#netlink/route";
 import { formatGateway } from "./nft-format.js";
 import type { TargetCounter } from "./nft-metrics.js";
 import type { ActualChain, ActualRule, WantedChain, WantedRule, WantedTable } from "./nft-objects.js";
@@ -14,6 +14,9 @@ export type Gateways = {
   /** There are several of one family; the first counts. */
   readonly isAmbiguous: boolean;
 };
+
+type GatewayNames = { readonly text: string; readonly key: string };
+const NO_GATEWAY: GatewayNames = { text: "", key: "" };
 
 /**
  * What earlier turns have worked out of objects that come again, so that a turn costs little besides what changed. It
@@ -29,7 +32,7 @@ export class Memo {
   readonly #sameChains = new WeakMap<ActualChain, WantedChain>();
   readonly #members = { 4: new Map<number, Rule>(), 6: new Map<number, Rule>() };
   readonly #gateways = new WeakMap<readonly string[], Gateways>();
-  readonly #routes = new WeakMap<Route, string>();
+  readonly #routes = new WeakMap<Route, GatewayNames>();
   readonly #rules = new WeakMap<Rule, string>();
 
   /** The table that `make` makes of `key`, made anew when the key's JSON is not that of the last time. */
@@ -85,14 +88,23 @@ export class Memo {
 
   /** Text of the one gateway of a plain route; "" for any other kind. */
   gatewayOf(route: Route): string {
+    return this.#gatewayOf(route).text;
+  }
+
+  /** The same gateway's key among neighbors. */
+  gatewayKey(route: Route): string {
+    return this.#gatewayOf(route).key;
+  }
+
+  #gatewayOf(route: Route): GatewayNames {
     const known = this.#routes.get(route);
     if (known !== undefined) return known;
     const { type, nextHops } = route;
     const [hop, ...others] = nextHops;
     const isPlain = type === "unicast" && hop !== undefined && hop.gateway !== null && others.length === 0;
-    const text = isPlain ? formatGateway(hop.gateway!) : "";
-    this.#routes.set(route, text);
-    return text;
+    const names = isPlain ? { text: formatGateway(hop.gateway!), key: addressKey(hop.gateway!) } : NO_GATEWAY;
+    this.#routes.set(route, names);
+    return names;
   }
 
   /** Rules to routing tables by mark, to be used and added to; forgotten when there are far more than those in use. */

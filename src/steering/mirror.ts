@@ -1,13 +1,15 @@
 import {
+  addressKey,
   followRoutes,
   type Link,
   type LocalAddress,
+  type NeighborView,
   type Route,
   type RouteConnection,
   type RouteEvent,
   type Rule,
 } from "#netlink/route";
-import { Neighbors } from "./neighbors.js";
+import { type NeighborNews, Neighbors } from "./neighbors.js";
 import { formatGateway } from "./nft-format.js";
 import { OUR_PROTOCOL } from "./state.js";
 
@@ -19,6 +21,26 @@ const VERIFICATIONS_PER_NEIGHBORS = 6;
 export type KernelEvent = RouteEvent;
 
 /**
+ * What a reading back found: nothing new; something that is new, or may be; or, nothing having happened meanwhile, that
+ * events had not told how it is.
+ */
+export type Verification = "same" | "news" | "drift";
+
+/** Who is told of what the mirror hears. */
+export type MirrorListeners = {
+  /** Something changed, by others than us. */
+  readonly onChange: () => void;
+  /**
+   * Whatever the kernel tells.
+   * @param event makes it; to be called at once or never
+   * @param isNews false: a neighbor's entry changed, and nothing about the neighbor
+   */
+  readonly onEvent: (event: () => KernelEvent, isNews: boolean) => void;
+  /** A neighbor was heard of first: news only to who waits for it. */
+  readonly onHeard: () => void;
+};
+
+/**
  * What the kernel holds of our rules and routes, and of everybody's links, addresses and neighbors: read once, kept by
  * the kernel's events, read anew after a loss. So a turn costs no dump however many targets there are.
  *
@@ -28,13 +50,11 @@ export type KernelEvent = RouteEvent;
  */
 export class KernelMirror implements Disposable {
   readonly #connection: RouteConnection;
-  readonly #onChange: () => void;
-  readonly #onEvent: (event: KernelEvent) => void;
-  readonly #onHeard: () => void;
+  readonly #listeners: MirrorListeners;
   readonly #following: ReturnType<typeof followRoutes>;
   readonly #rules = new Map<string, Rule>();
-  /** By family and table; several are somebody else's doing. */
-  readonly #routes = new Map<string, readonly Route[]>();
+  /** By {@link tableKey}; several are somebody else's doing. */
+  readonly #routes = new Map<number, readonly Route[]>();
   readonly #links = new Map<number, Link>();
   readonly #addresses = new Map<string, LocalAddress>();
   readonly neighbors = new Neighbors();
@@ -54,21 +74,15 @@ export class KernelMirror implements Disposable {
   /** How often events were lost and everything was read anew. */
   overruns = 0;
 
-  /**
-   * @param onChange something changed, by others than us
-   * @param onEvent whatever the kernel tells
-   * @param onHeard a neighbor was heard of first: news only to who waits for it
-   */
-  constructor(
-    connection: RouteConnection,
-    onChange: () => void,
-    { onEvent, onHeard }: { readonly onEvent: (event: KernelEvent) => void; readonly onHeard: () => void },
-  ) {
+  constructor(connection: RouteConnection, listeners: MirrorListeners) {
     this.#connection = connection;
-    this.#onChange = onChange;
-    this.#onEvent = onEvent;
-    this.#onHeard = onHeard;
-    this.#following = followRoutes(["rule", "route", "link", "address", "neighbor"], (event) => this.#take(event));
+    this.#listeners = listeners;
+    this.#following = followRoutes(
+      ["rule", "route", "link", "address", "neighbor"],
+      (event) => this.#take(event),
+      undefined,
+      (neighbor) => this.#hear(neighbor),
+    );
   }
 
   /** Brings everything up to the kernel's state of this moment. */
@@ -78,12 +92,10 @@ export class KernelMirror implements Disposable {
     else if (this.#areRoutesUnsure) this.#readRoutes();
   }
 
-  /**
-   * Reads back what is known; neighbors, who are nobody's drift, now and then only.
-   * @returns whether it was what the events had told, as far as nothing happened meanwhile
-   */
-  verify(): boolean {
+  /** Reads back what is known; neighbors, who are nobody's drift, now and then only. */
+  verify(): Verification {
     this.#following.drain();
+    const revision = this.#revision;
     const events = this.#events;
     const wasLost = this.#isLost;
     this.#isLost = false;
@@ -92,7 +104,9 @@ export class KernelMirror implements Disposable {
     const areLinksSame = this.#verifyLinks();
     if (wasLost || ++this.#verifications % VERIFICATIONS_PER_NEIGHBORS === 0) this.#readNeighbors();
     this.#following.drain();
-    return wasLost || (areObjectsSame && areLinksSame) || events !== this.#events;
+    const isAsTold = wasLost || (areObjectsSame && areLinksSame) || events !== this.#events;
+    if (!isAsTold) return "drift";
+    return wasLost || revision !== this.#revision ? "news" : "same";
   }
 
   /** Rules and routes are read only if a digest of them, or an event, says that they are others than when they were read. */
@@ -117,14 +131,14 @@ export class KernelMirror implements Disposable {
     this.#links.clear();
     for (const link of links) this.#links.set(link.index, link);
     this.#addresses.clear();
-    for (const address of addresses) this.#addresses.set(addressKey(address), address);
+    for (const address of addresses) this.#addresses.set(localAddressKey(address), address);
     if (before === this.#linksText()) return true;
     this.#revision++;
     return false;
   }
 
   #readNeighbors(): void {
-    const entries = FAMILIES.flatMap((family) => this.#connection.neighbors(family));
+    const entries = FAMILIES.flatMap((family) => this.#connection.neighborStates(family));
     this.neighbors.replace(entries, (index) => this.#links.has(index));
     this.#revision++;
   }
@@ -148,7 +162,9 @@ export class KernelMirror implements Disposable {
 
   /** The routes in the tables of these marks. */
   routesOf(fwmarks: Iterable<number>): readonly Route[] {
-    return [...fwmarks].flatMap((table) => FAMILIES.flatMap((family) => this.#routes.get(`${family} ${table}`) ?? []));
+    return [...fwmarks].flatMap((table) =>
+      FAMILIES.flatMap((family) => this.#routes.get(tableKey(family, table)) ?? []),
+    );
   }
 
   get links(): ReadonlyMap<number, Link> {
@@ -166,11 +182,11 @@ export class KernelMirror implements Disposable {
 
   #take(event: RouteEvent): void {
     this.#events++;
-    this.#onEvent(event);
+    this.#listeners.onEvent(() => event, true);
     if (event.kind === "rule" || event.kind === "route") this.#objectEvents++;
     const isNews = this.#apply(event);
     if (isNews) this.#revision++;
-    if (isNews && !this.#expected.delete(eventText(event))) this.#onChange();
+    if (isNews && !this.#expected.delete(eventText(event))) this.#listeners.onChange();
   }
 
   /** @returns whether it may change what we would do */
@@ -187,17 +203,34 @@ export class KernelMirror implements Disposable {
       case "link":
         return this.#takeLink(event.change, event.link);
       case "address":
-        if (event.change === "new") this.#addresses.set(addressKey(event.address), event.address);
-        else this.#addresses.delete(addressKey(event.address));
+        if (event.change === "new") this.#addresses.set(localAddressKey(event.address), event.address);
+        else this.#addresses.delete(localAddressKey(event.address));
         this.#areRoutesUnsure ||= event.change === "deleted";
         return true;
       case "neighbor": {
-        const news = this.neighbors.take(event.change, event.neighbor);
-        if (news === "heard") this.#revision++;
-        if (news === "heard") this.#onHeard();
-        return news === "failure";
+        const { linkIndex, address, state } = event.neighbor;
+        return this.#learn(this.neighbors.take(event.change, linkIndex, addressKey(address), state));
       }
     }
+  }
+
+  /** As #take, of a neighbor: nearly all are no news, and nothing is made of those. */
+  #hear(neighbor: NeighborView): void {
+    this.#events++;
+    const { change } = neighbor;
+    const news = this.neighbors.take(change, neighbor.linkIndex, neighbor.key, neighbor.state);
+    this.#listeners.onEvent(() => ({ kind: "neighbor", change, neighbor: neighbor.decode() }), news !== "nothing");
+    if (news === "nothing" || !this.#learn(news)) return;
+    this.#revision++;
+    this.#listeners.onChange();
+  }
+
+  /** @returns whether it may change what we would do */
+  #learn(news: NeighborNews): boolean {
+    if (news !== "heard") return news === "failure";
+    this.#revision++;
+    this.#listeners.onHeard();
+    return false;
   }
 
   #takeRule(change: "new" | "deleted", rule: Rule): boolean {
@@ -210,7 +243,7 @@ export class KernelMirror implements Disposable {
   }
 
   #takeRoute({ change, route, isReplacement }: RouteEvent & { readonly kind: "route" }): boolean {
-    const key = `${route.family} ${route.table}`;
+    const key = tableKey(route.family, route.table);
     const present = this.#routes.get(key) ?? [];
     // A foreign route counts only where it may have taken the place of ours: `ip route replace` names no protocol.
     if (route.protocol !== OUR_PROTOCOL && present.length === 0) return false;
@@ -240,7 +273,7 @@ export class KernelMirror implements Disposable {
     this.#routes.clear();
     for (const family of FAMILIES) {
       for (const route of this.#connection.routes(family, OUR_PROTOCOL)) {
-        const key = `${family} ${route.table}`;
+        const key = tableKey(family, route.table);
         this.#routes.set(key, [...(this.#routes.get(key) ?? []), route]);
       }
     }
@@ -258,6 +291,9 @@ export class KernelMirror implements Disposable {
     this.#following.stop();
   }
 }
+
+/** A number for each family's table, u32. */
+const tableKey = (family: 4 | 6, table: number) => table * 2 + (family === 4 ? 0 : 1);
 
 /** A default route by one gateway, as we make them. */
 function isPlain({ destinationLength, type, nextHops }: Route): boolean {
@@ -288,7 +324,7 @@ export function formatEvent(event: KernelEvent): string {
     case "link":
       return `link ${event.change} ${linkText(event.link)}`;
     case "address":
-      return `address ${event.change} ${addressKey(event.address)}`;
+      return `address ${event.change} ${localAddressKey(event.address)}`;
     case "neighbor":
       return `neighbor ${event.change} ${event.neighbor.linkIndex} ${formatGateway(event.neighbor.address)}, state ${event.neighbor.state}`;
   }
@@ -319,6 +355,6 @@ function linkText({ index, name, isUp, hasCarrier, operationalState }: Link): st
   return `${index} ${name} ${isUp} ${hasCarrier} ${operationalState}`;
 }
 
-function addressKey({ linkIndex, address, prefixLength }: LocalAddress): string {
+function localAddressKey({ linkIndex, address, prefixLength }: LocalAddress): string {
   return `${linkIndex} ${formatGateway(address)}/${prefixLength}`;
 }

@@ -1,19 +1,10 @@
 import { expect, test } from "vitest";
-import { type Neighbor, NeighborState } from "#netlink/route";
+import { addressKey, NeighborState } from "#netlink/route";
 import { Neighbors } from "./neighbors.js";
 
 const address = Uint8Array.of(172, 16, 0, 2);
-const TEXT = "172.16.0.2";
+const KEY = addressKey(address);
 const other = Uint8Array.of(172, 16, 0, 3);
-const entry = (state: keyof typeof NeighborState, of = address): Neighbor => ({
-  family: 4,
-  linkIndex: 7,
-  address: of,
-  state: NeighborState[state],
-  linkLayerAddress: null,
-  flags: 0,
-  protocol: 0,
-});
 /** A state that is told of an entry; `gone` is its deletion. */
 type Told = keyof typeof NeighborState | "gone";
 function after(...states: readonly Told[]): Neighbors {
@@ -21,11 +12,14 @@ function after(...states: readonly Told[]): Neighbors {
   for (const state of states) tell(neighbors, state);
   return neighbors;
 }
-function tell(neighbors: Neighbors, state: Told): boolean {
-  const news = state === "gone" ? neighbors.take("deleted", entry("failed")) : neighbors.take("new", entry(state));
-  return news !== "nothing";
+function take(neighbors: Neighbors, state: Told, of: Uint8Array) {
+  const change = state === "gone" ? "deleted" : "new";
+  return neighbors.take(change, 7, addressKey(of), NeighborState[state === "gone" ? "failed" : state]);
 }
-const isFailed = (neighbors: Neighbors) => neighbors.isFailed(7, TEXT);
+function tell(neighbors: Neighbors, state: Told): boolean {
+  return take(neighbors, state, address) !== "nothing";
+}
+const isFailed = (neighbors: Neighbors) => neighbors.isFailed(7, KEY);
 
 test("a neighbor has failed from FAILED until it is reachable again", () => {
   expect(isFailed(after("reachable", "stale", "probe"))).toBe(false);
@@ -46,7 +40,7 @@ test("only what decides something is news", () => {
 
 test("an entry that is dropped as garbage long after its failure leaves it failed; one deleted by hand says nothing", () => {
   const garbage = after("failed");
-  garbage.take("new", entry("reachable", other));
+  take(garbage, "reachable", other);
   tell(garbage, "gone");
   expect(isFailed(garbage)).toBe(true);
   expect(isFailed(after("reachable", "failed", "gone"))).toBe(false);
@@ -56,15 +50,15 @@ test("what we drop ourselves is no failure, also when other events come in betwe
   const neighbors = after("stale");
   expect(neighbors.forget(address, [6, 7])).toEqual([{ family: 4, linkIndex: 7, address }]);
   expect(tell(neighbors, "failed")).toBe(false);
-  neighbors.take("new", entry("reachable", other));
+  take(neighbors, "reachable", other);
   tell(neighbors, "gone");
-  expect([isFailed(neighbors), neighbors.isUnknown(7, TEXT)]).toEqual([false, true]);
+  expect([isFailed(neighbors), neighbors.isUnknown(7, KEY)]).toEqual([false, true]);
   expect(neighbors.forget(address, [7])).toEqual([]); // there is nothing to drop any more
 });
 
 test("fixed entries are neither dropped nor asked, nor those that the kernel is asking about", () => {
   expect(after("permanent").forget(address, [7])).toEqual([]);
-  const isWorth = (...states: readonly Told[]) => after(...states).isWorthProbing(7, TEXT);
+  const isWorth = (...states: readonly Told[]) => after(...states).isWorthProbing(7, KEY);
   expect([isWorth("permanent"), isWorth("noarp"), isWorth("incomplete"), isWorth("probe"), isWorth("delay")]).toEqual(
     Array(5).fill(false),
   );
@@ -77,6 +71,6 @@ test("a new reading keeps failures of neighbors that are gone, as long as their 
   expect(isFailed(neighbors)).toBe(true);
   neighbors.replace([], () => false);
   expect(isFailed(neighbors)).toBe(false);
-  neighbors.replace([entry("failed")], () => true);
+  neighbors.replace([{ linkIndex: 7, key: KEY, state: NeighborState.failed }], () => true);
   expect(isFailed(neighbors)).toBe(true);
 });

@@ -1,5 +1,4 @@
-import { type Neighbor, type NeighborKey, NeighborState } from "#netlink/route";
-import { formatGateway } from "./nft-format.js";
+import { addressKey, type NeighborEntry, type NeighborKey, NeighborState } from "#netlink/route";
 
 /** States in which the kernel knows that the neighbor is there, or was told so by an administrator. */
 const CONFIRMED: readonly number[] = [NeighborState.reachable, NeighborState.permanent, NeighborState.noarp];
@@ -30,16 +29,19 @@ type Known = {
  * v6.18); that says nothing of the neighbor.
  */
 export class Neighbors {
-  /** By link, then by the address's text. */
+  /** By link, then by the address's key. */
   readonly #known = new Map<number, Map<string, Known>>();
   #events = 0;
 
-  /** Takes a change of an entry. @returns whether by it the neighbor failed or came back, or was heard of first */
-  take(change: "new" | "deleted", { linkIndex, address, state }: Neighbor): NeighborNews {
+  /**
+   * Takes a change of an entry.
+   * @param key of its address, see `addressKey`; so with all of these
+   * @returns whether by it the neighbor failed or came back, or was heard of first
+   */
+  take(change: "new" | "deleted", linkIndex: number, key: string, state: number): NeighborNews {
     this.#events++;
-    const text = formatGateway(address);
     const link = this.#linkOf(linkIndex);
-    const known = link.get(text) ?? {
+    const known = link.get(key) ?? {
       state: NeighborState.none,
       isFailed: false,
       failedBy: 0,
@@ -48,7 +50,7 @@ export class Neighbors {
     const wasFailed = known.isFailed;
     if (change === "deleted") {
       const isDeletedByHand = known.failedBy === this.#events - 1;
-      if (known.isDropped || !wasFailed || isDeletedByHand) link.delete(text);
+      if (known.isDropped || !wasFailed || isDeletedByHand) link.delete(key);
       else known.state = NeighborState.none;
       return wasFailed && isDeletedByHand ? "failure" : "nothing";
     }
@@ -58,36 +60,36 @@ export class Neighbors {
     const wasUnknown = UNKNOWN.includes(known.state);
     known.state = state;
     known.isDropped = false;
-    link.set(text, known);
+    link.set(key, known);
     if (known.isFailed !== wasFailed) return "failure";
     return wasUnknown && !UNKNOWN.includes(state) ? "heard" : "nothing";
   }
 
   /** Puts what was read in the place of all entries; failures of neighbors that are gone are kept for links that live. */
-  replace(entries: readonly Neighbor[], isLink: (index: number) => boolean): void {
+  replace(entries: readonly NeighborEntry[], isLink: (index: number) => boolean): void {
     for (const [index, link] of this.#known) {
-      for (const [text, known] of link) {
-        if (!known.isFailed) link.delete(text);
+      for (const [key, known] of link) {
+        if (!known.isFailed) link.delete(key);
         else known.state = NeighborState.none;
       }
       if (!isLink(index)) this.#known.delete(index);
     }
-    for (const entry of entries) this.take("new", entry);
+    for (const { linkIndex, key, state } of entries) this.take("new", linkIndex, key, state);
   }
 
-  /** Whether the kernel has asked this neighbor in vain. @param address as text */
-  isFailed(linkIndex: number, address: string): boolean {
-    return this.#known.get(linkIndex)?.get(address)?.isFailed === true;
+  /** Whether the kernel has asked this neighbor in vain. */
+  isFailed(linkIndex: number, key: string): boolean {
+    return this.#known.get(linkIndex)?.get(key)?.isFailed === true;
   }
 
   /** Whether the kernel has no link-layer address of it: packets would have to wait for an answer first. */
-  isUnknown(linkIndex: number, address: string): boolean {
-    return UNKNOWN.includes(this.#stateOf(linkIndex, address));
+  isUnknown(linkIndex: number, key: string): boolean {
+    return UNKNOWN.includes(this.#stateOf(linkIndex, key));
   }
 
   /** Whether asking would say something new: the kernel is not at it, and nobody has fixed the answer. */
-  isWorthProbing(linkIndex: number, address: string): boolean {
-    const state = this.#stateOf(linkIndex, address);
+  isWorthProbing(linkIndex: number, key: string): boolean {
+    const state = this.#stateOf(linkIndex, key);
     return !FIXED.includes(state) && !ASKING.includes(state);
   }
 
@@ -95,12 +97,12 @@ export class Neighbors {
   forget(address: Uint8Array, linkIndices: Iterable<number>): readonly NeighborKey[] {
     const dropped: NeighborKey[] = [];
     const family = address.length === 4 ? 4 : 6;
-    const text = formatGateway(address);
+    const key = addressKey(address);
     for (const linkIndex of linkIndices) {
       const link = this.#linkOf(linkIndex);
-      const known = link.get(text);
+      const known = link.get(key);
       if (known === undefined || FIXED.includes(known.state)) continue;
-      if (known.state === NeighborState.none) link.delete(text);
+      if (known.state === NeighborState.none) link.delete(key);
       else dropped.push({ family, linkIndex, address });
       Object.assign(known, { isFailed: false, isDropped: true });
     }
@@ -115,7 +117,7 @@ export class Neighbors {
     return link;
   }
 
-  #stateOf(linkIndex: number, address: string): number {
-    return this.#known.get(linkIndex)?.get(address)?.state ?? NeighborState.none;
+  #stateOf(linkIndex: number, key: string): number {
+    return this.#known.get(linkIndex)?.get(key)?.state ?? NeighborState.none;
   }
 }

@@ -48,9 +48,13 @@ export class NftReader {
     return this.#known !== null && ((generation - this.#known.generation) | 0) <= 0;
   }
 
-  /** Has the tables read the next time unless they were read since the last change of ours. */
-  verify(): void {
+  /**
+   * Has the tables read the next time unless they were read since the last change of ours.
+   * @returns whether what was read last is how it is
+   */
+  verify(): boolean {
     if (this.#isDeduced) this.#known = null;
+    return this.#known !== null && this.#known.generation === this.#nft.generation();
   }
 
   #readTables(): ReadonlyMap<string, ActualTable> {

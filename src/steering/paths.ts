@@ -16,10 +16,12 @@ export type PathFacts = {
   readonly ownAddresses: ReadonlySet<string>;
 };
 
-/** The fault of a way to a target by a gateway, or null when as far as is known packets get through. Pure. */
+/** The way to a target by a gateway: its text, and its key among neighbors. */
+type Way = { readonly linkIndex: number; readonly gateway: string; readonly key: string };
+
+/** The fault of a way to a target, or null when as far as is known packets get through. Pure. */
 export function pathFault(
-  linkIndex: number,
-  gateway: string,
+  { linkIndex, gateway, key }: Way,
   { links, neighbors, ownAddresses }: PathFacts,
 ): PathFault | null {
   // IPv4 takes such a route (R23), and an address may come after the route.
@@ -31,10 +33,10 @@ export function pathFault(
   // net/core/link_watch.c, v6.18). Devices that never tell it say `unknown`.
   const isOperational = link.operationalState === "up" || link.operationalState === "unknown";
   if (!link.hasCarrier || !isOperational) return { kind: "noCarrier", text: `${name} has no carrier` };
-  if (neighbors.isFailed(linkIndex, gateway)) {
+  if (neighbors.isFailed(linkIndex, key)) {
     return { kind: "neighborFailed", text: `${gateway} does not answer on ${name}` };
   }
-  return neighbors.isUnknown(linkIndex, gateway)
+  return neighbors.isUnknown(linkIndex, key)
     ? { kind: "neighborUnknown", text: `${gateway} has not answered on ${name} yet` }
     : null;
 }

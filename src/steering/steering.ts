@@ -4,7 +4,7 @@ import { NftConnection, type NftFeatures, probeNftables, watchNftables } from "#
 import { defaultRoute, type Link, type NeighborKey, type Route, RouteConnection } from "#netlink/route";
 import { formatStep } from "./format.js";
 import { Memo } from "./memo.js";
-import { type KernelEvent, KernelMirror, routeChange, ruleChange } from "./mirror.js";
+import { KernelMirror, type MirrorListeners, routeChange, ruleChange, type Verification } from "./mirror.js";
 import { formatGateway } from "./nft-format.js";
 import { fwmarkOfChain, METRICS_TABLE } from "./nft-metrics.js";
 import { QUEUE_TABLE } from "./nft-nfqlb.js";
@@ -146,18 +146,16 @@ export class Steering implements Disposable {
   /**
    * Calls `onChange` when rules or routes of ours, links, addresses, the reachability of a neighbor, or nftables changed,
    * by others than us. From now on `read` costs no dump of rules and routes.
-   * @param events.onEvent told of everything that the kernel says of rules, routes, links, addresses and neighbors, before that
+   * @param events.onEvent told of everything that the kernel says of rules, routes, links, addresses and neighbors, before that;
+   * see {@link MirrorListeners}
    * @param events.onHeard a neighbor was heard of first, which can only do good to a target that is lost; else `onChange`
    * @returns a function that ends it
    */
   watch(
     onChange: () => void,
-    {
-      onEvent = () => {},
-      onHeard = onChange,
-    }: { readonly onEvent?: (event: KernelEvent) => void; readonly onHeard?: () => void } = {},
+    { onEvent = () => {}, onHeard = onChange }: Partial<Omit<MirrorListeners, "onChange">> = {},
   ): () => void {
-    const mirror = new KernelMirror(this.#route, onChange, { onEvent, onHeard });
+    const mirror = new KernelMirror(this.#route, { onChange, onEvent, onHeard });
     this.#mirror = mirror;
     mirror.settle();
     const stopNft = watchNftables((generation) => {
@@ -170,14 +168,11 @@ export class Steering implements Disposable {
     };
   }
 
-  /**
-   * Reads everything anew that is known by events only, as a safety net: one dump per kind and family. nftables are read by
-   * the next `read` if what is known of them follows from our own changes.
-   * @returns whether it was as the events had told
-   */
-  verify(): boolean {
-    this.#reader.verify();
-    return this.#mirror?.verify() ?? true;
+  /** Reads back everything that is known by events only, as a safety net; what is new of it, the next `read` has. */
+  verify(): Verification {
+    const areTablesSame = this.#reader.verify();
+    const found = this.#mirror?.verify() ?? "news";
+    return found === "same" && !areTablesSame ? "news" : found;
   }
 
   /** How often the kernel's events ran over and everything was read anew. */
@@ -199,7 +194,10 @@ export class Steering implements Disposable {
     for (const route of mirror.routes) {
       const gateway = this.memo.gatewayOf(route);
       if (gateway === "") continue; // not as we make them; a turn mends it
-      const fault = pathFault(route.nextHops[0]!.linkIndex, gateway, facts);
+      const fault = pathFault(
+        { linkIndex: route.nextHops[0]!.linkIndex, gateway, key: this.memo.gatewayKey(route) },
+        facts,
+      );
       const known = broken.get(route.table);
       if (fault !== null && (known === undefined || known.kind === "neighborUnknown")) broken.set(route.table, fault);
     }
@@ -215,7 +213,8 @@ export class Steering implements Disposable {
       const gateway = this.memo.gatewayOf(route);
       if (gateway === "") continue;
       const { linkIndex, gateway: address } = route.nextHops[0]!;
-      if (mirror.links.get(linkIndex)?.hasCarrier === true && mirror.neighbors.isWorthProbing(linkIndex, gateway))
+      const key = this.memo.gatewayKey(route);
+      if (mirror.links.get(linkIndex)?.hasCarrier === true && mirror.neighbors.isWorthProbing(linkIndex, key))
         asked.push({ family: route.family, linkIndex, address: address! });
     }
     tolerate(() => this.#route.probeNeighbors(asked));

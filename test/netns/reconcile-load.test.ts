@@ -54,7 +54,7 @@ test("P1: 1,000 targets that appear at once are all in force within 2 s, by one 
 
 test("P2, P3: a change costs no dump of rules, routes, addresses or neighbors; 200 changes per second leave memory as it is", async () => {
   const { prototype } = RouteConnection;
-  const kinds = ["rules", "routes", "links", "addresses", "neighbors"] as const;
+  const kinds = ["rules", "routes", "links", "addresses", "neighborStates"] as const;
   const counts = Object.fromEntries(kinds.map((kind) => [kind, 0]));
   const originals = kinds.map((kind) => [kind, prototype[kind]] as const);
   for (const [kind, original] of originals) {

@@ -3,15 +3,20 @@ import { afterEach, beforeAll, expect, test } from "vitest";
 import { Reconciler } from "#control";
 import type { Configuration } from "#model";
 import { Steering } from "#steering";
-import { readStreamTable } from "#tables";
+import { readStreamTable, updateStreamTable } from "#tables";
 import { enterFreshNamespaces, type Host, ip, makeHost, run } from "../harness/namespace.js";
 
 const FOLDER = "/dev/shm";
 let peer: Host;
 
-/** Counts how often the kernel was read: once per turn. */
+/** Counts how often the kernel was read, once per turn, and read back. */
 class CountingSteering extends Steering {
   reads = 0;
+  verifications = 0;
+  override verify() {
+    this.verifications++;
+    return super.verify();
+  }
   override read() {
     this.reads++;
     return super.read();
@@ -102,6 +107,23 @@ async function settled(one: Run): Promise<string> {
   return state();
 }
 const repairs = ({ log }: Run) => log.filter(({ message }) => message === "repaired").map(({ data }) => data!);
+
+test("a reading back that finds nothing is no turn; a table in memory that somebody else wrote is put right by one", async () => {
+  const one = start(40, true);
+  await settled(one);
+  const { steering } = one;
+  const first = { reads: steering.reads, verifications: steering.verifications };
+  await expect.poll(() => steering.verifications, { timeout: 5_000 }).toBeGreaterThan(first.verifications + 12);
+  // Every sixth reads neighbors too, and is followed by a turn.
+  const due = Math.ceil((steering.verifications - first.verifications) / 6);
+  expect(steering.reads - first.reads).toBeLessThanOrEqual(due + 1);
+  const served = () => [...readStreamTable(FOLDER, "tshm-s").active];
+  const before = served();
+  expect(before).toContain(5_001);
+  updateStreamTable(FOLDER, "tshm-s", (active) => active.fill(-1));
+  await expect.poll(served, { timeout: 1_000 }).toEqual(before);
+  expect(one.reconciler.status().driftsFound).toBe(0);
+});
 
 test("R19: rules, routes, nft tables and elements that vanish come back on the kernel's word; a repair is told and counted", async () => {
   const one = start(60_000, true);

@@ -1,7 +1,7 @@
 import type { DatagramSocket } from "#sys";
-import { NetlinkConnection } from "../connection.js";
+import { DUMP_ATTEMPTS, NetlinkConnection, type Room } from "../connection.js";
 import { NetlinkError } from "../error.js";
-import { NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE } from "../message.js";
+import { eachMessage, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE } from "../message.js";
 import { NETLINK_ROUTE, openNetlink } from "../open.js";
 import { addressQuery, decodeAddress, type LocalAddress, RTM_GETADDR } from "./address.js";
 import { describeAddress, type Family } from "./family.js";
@@ -29,6 +29,13 @@ import {
   RTM_GETNEIGH,
   RTM_NEWNEIGH,
 } from "./neighbor.js";
+import {
+  MOST_REQUEST_BYTES,
+  type NeighborEntry,
+  type NeighborRequest,
+  NeighborView,
+  writeNeighborRequest,
+} from "./neighbor-view.js";
 import {
   decodeRoute,
   describeRoute,
@@ -159,6 +166,24 @@ export class RouteConnection implements Disposable {
     return neighbors.filter((neighbor) => linkIndex === 0 || neighbor.linkIndex === linkIndex);
   }
 
+  /** The states of all neighbor entries of a family, for who keeps no more of them. */
+  neighborStates(family: Family): readonly NeighborEntry[] {
+    const entries: NeighborEntry[] = [];
+    let view: NeighborView | null = null;
+    const visit = ({ bytes, words }: Room, length: number) => {
+      view ??= new NeighborView(bytes);
+      const one = view;
+      eachMessage(words, length, (at, messageLength) => {
+        if (one.read(at, messageLength)) entries.push({ linkIndex: one.linkIndex, key: one.key, state: one.state });
+      });
+    };
+    for (let attempt = 0; attempt < DUMP_ATTEMPTS; attempt++) {
+      entries.length = 0;
+      if (this.#connection.walk("RTM_GETNEIGH", RTM_GETNEIGH, neighborQuery(family, 0), visit)) break;
+    }
+    return entries;
+  }
+
   /** Adds a neighbor entry. @throws {NetlinkError} EEXIST; ENODEV: there is no such link; EINVAL: its state needs a link-layer address */
   addNeighbor(neighbor: Neighbor): void {
     const operation = `RTM_NEWNEIGH ${describeNeighbor(neighbor)}`;
@@ -185,21 +210,20 @@ export class RouteConnection implements Disposable {
    * @throws {NetlinkError} EPERM
    */
   probeNeighbors(keys: readonly NeighborKey[]): void {
-    const request = (
-      key: NeighborKey,
-      flags: number,
-      entry: { readonly state: NeighborState; readonly flags: number },
-    ) => {
-      const body = encodeNeighbor({ ...key, ...entry, linkLayerAddress: null, protocol: 0 });
-      return { type: RTM_NEWNEIGH, flags, body };
-    };
-    const probe = { state: NeighborState.probe, flags: 0 };
-    const refused = this.#connection.requestAll(keys.map((key) => request(key, NLM_F_REPLACE, probe)));
+    const probe = { netlinkFlags: NLM_F_REPLACE, state: NeighborState.probe, entryFlags: 0 };
+    const refused = this.#askNeighbors(keys, probe);
+    if (refused.size === 0) return;
     if ([...refused.values()].includes("EPERM")) throw new NetlinkError("RTM_NEWNEIGH probe", "EPERM");
     // ENOENT: no entry; EINVAL: an entry without a valid link-layer address (neigh_add, __neigh_update; v6.18)
     const unknown = keys.filter((_, i) => ["ENOENT", "EINVAL"].includes(refused.get(i) ?? ""));
-    const use = { state: NeighborState.none, flags: NTF_USE };
-    this.#connection.requestAll(unknown.map((key) => request(key, NLM_F_CREATE | NLM_F_REPLACE, use)));
+    const use = { netlinkFlags: NLM_F_CREATE | NLM_F_REPLACE, state: NeighborState.none, entryFlags: NTF_USE };
+    this.#askNeighbors(unknown, use);
+  }
+
+  #askNeighbors(keys: readonly NeighborKey[], request: NeighborRequest): ReadonlyMap<number, string> {
+    return this.#connection.requestAll(keys.length, MOST_REQUEST_BYTES, (room, at, index, sequence, flags) =>
+      writeNeighborRequest(room, at, keys[index]!, request, sequence, flags),
+    );
   }
 
   #dump<T>(operation: string, type: number, query: Uint8Array, decode: (body: Uint8Array) => T | null): readonly T[] {

@@ -1,8 +1,10 @@
 import { type Message, NLM_F_REPLACE } from "../message.js";
 import { type Listening, listen, NETLINK_ROUTE } from "../open.js";
+import type { DatagramTaker } from "../subscription.js";
 import { decodeAddress, type LocalAddress, RTM_DELADDR, RTM_NEWADDR } from "./address.js";
 import { decodeLink, type Link, RTM_DELLINK, RTM_NEWLINK } from "./link.js";
 import { decodeNeighbor, type Neighbor, RTM_DELNEIGH, RTM_NEWNEIGH } from "./neighbor.js";
+import { NeighborView } from "./neighbor-view.js";
 import { decodeRoute, type Route, RTM_DELROUTE, RTM_NEWROUTE } from "./route.js";
 import { decodeRule, RTM_DELRULE, RTM_NEWRULE, type Rule } from "./rule.js";
 
@@ -73,12 +75,15 @@ function decodeEvent({ type, flags, body }: Message): RouteEvent | null {
  * @param onEvent after `overrun` read everything anew, at once: the events that follow begin before that reading, so
  * applying them to what was read ends in the kernel's state
  * @param receiveBufferBytes what may wait while the event loop is busy. Default 4 MiB
+ * @param onNeighbor is told of changes of neighbors instead, of which there are far more than of anything else; what it is
+ * given is valid during the call only. The kernel could send one in another form: then `onEvent` is told
  * @returns `drain` hands on what the kernel has told already; `stop` ends it
  */
 export function followRoutes(
   objects: readonly RouteObject[],
   onEvent: (event: RouteEvent) => void,
   receiveBufferBytes?: number,
+  onNeighbor?: (neighbor: NeighborView) => void,
 ): Listening {
   const onMessages = (messages: readonly Message[]) => {
     for (const message of messages) {
@@ -87,7 +92,19 @@ export function followRoutes(
     }
   };
   const groups = objects.flatMap((object) => GROUPS[object]);
-  return listen(NETLINK_ROUTE, groups, onMessages, () => onEvent({ kind: "overrun" }), receiveBufferBytes);
+  const onOverrun = () => onEvent({ kind: "overrun" });
+  return listen(NETLINK_ROUTE, groups, onMessages, onOverrun, receiveBufferBytes, onNeighbor && takerOf(onNeighbor));
+}
+
+function takerOf(onNeighbor: (neighbor: NeighborView) => void): DatagramTaker {
+  return (buffer) => {
+    const view = new NeighborView(buffer);
+    return (length) => {
+      if (!view.read(0, length)) return false;
+      onNeighbor(view);
+      return true;
+    };
+  };
 }
 
 /** As {@link followRoutes}. @returns a function that ends it */

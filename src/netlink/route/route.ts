@@ -98,6 +98,9 @@ export type Route = {
   readonly nextHops: readonly NextHop[];
 };
 
+/** The one destination of all default routes: thousands of them would have one each. */
+const ANYWHERE = { 4: new Uint8Array(addressBytes(4)), 6: new Uint8Array(addressBytes(6)) } as const;
+
 /** A route to everything by one gateway. `gateway` has 4 or 16 bytes, which is the route's family. */
 export function defaultRoute(table: number, gateway: Uint8Array, protocol: number): Route {
   return {
@@ -105,7 +108,7 @@ export function defaultRoute(table: number, gateway: Uint8Array, protocol: numbe
     table,
     protocol,
     type: "unicast",
-    destination: new Uint8Array(gateway.length),
+    destination: ANYWHERE[gateway.length === 4 ? 4 : 6],
     destinationLength: 0,
     metric: 0,
     tos: 0,
@@ -123,7 +126,7 @@ export function decodeRoute(body: Uint8Array): Route | null {
     table: found.table ?? header.table,
     protocol: header.protocol,
     type: TYPE_NAMES.get(header.type) ?? "other",
-    destination: found.destination ?? new Uint8Array(addressBytes(family)),
+    destination: found.destination ?? ANYWHERE[family],
     destinationLength: header.destinationLength,
     metric: found.priority ?? 0,
     tos: header.tos,
