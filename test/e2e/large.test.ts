@@ -21,7 +21,7 @@ async function start(size?: Size): Promise<LargeInstance> {
   return instance;
 }
 
-test("100 streams, 1,000 flows and 1,000 targets: both programs together stay near the aim of 120 MiB resident", async () => {
+test("100 streams, 1,000 flows and 1,000 targets: both programs together stay near the aims of 120 MiB resident and 1 % of a core", async () => {
   const instance = await start();
   await instance.sendToAllFlows(); // every queue, rule and table has been used
   const { control, data } = instance.pids;
@@ -31,9 +31,12 @@ test("100 streams, 1,000 flows and 1,000 targets: both programs together stay ne
       .map(([name, value]) => `${name} ${value.toFixed(2)}`)
       .join(", "),
   );
-  // The aim is 120, and is missed by up to 4 in some runs (docs/performance.md): this bound only keeps what is reached.
-  expect(footprint.togetherMib).toBeLessThan(130);
+  // The aim is 120: 114 to 118 alone on the machine (docs/performance.md), up to 119.7 here, after 10 s beside other tests.
+  expect(footprint.togetherMib).toBeLessThan(125);
   expect(footprint.controlRssMib + footprint.dataRssMib).toBeLessThan(155); // what they share counted twice
+  // The aim is 1 for both: 0.85 to 1.0 alone on the machine; up to 1.7 in 10 s directly after the start while others work.
+  expect(footprint.controlCpu).toBeLessThan(2);
+  expect(footprint.dataCpu).toBeLessThan(1);
 });
 
 test("with 1,000 targets in its stream too, p99 from a target's registration to its place in the table is below 50 ms", async () => {
