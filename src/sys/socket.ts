@@ -51,9 +51,9 @@ export function closeDescriptor(fd: number): void {
   check("close", libc.close(fd), `fd ${fd}`);
 }
 
-/** Sets an integer socket option. @throws {SysError} */
+/** Sets an integer socket option. @throws {SysError}; {RangeError} the value is no int, which would become another one */
 export function setSocketOption(fd: number, level: number, option: number, value: number): void {
-  const bytes = new Int32Array([value]);
+  const bytes = intBytes(value);
   check("setsockopt", libc.setsockopt(fd, level, option, bytes, 4), `level ${level} option ${option}`);
 }
 
@@ -77,6 +77,7 @@ export function setReceiveTimeout(fd: number, ms: number): void {
 /**
  * Raises a socket's receive buffer to `bytes`, beyond net.core.rmem_max where CAP_NET_ADMIN permits it, and returns
  * the size in force as the kernel tells it (twice the usable size). Never lowers it below what it was.
+ * @throws {SysError}; {RangeError} `bytes` is no int
  */
 export function raiseReceiveBuffer(fd: number, bytes: number): number {
   return raiseBuffer(fd, bytes, SO_RCVBUF, SO_RCVBUFFORCE);
@@ -90,9 +91,14 @@ export function raiseSendBuffer(fd: number, bytes: number): number {
 function raiseBuffer(fd: number, bytes: number, option: number, force: number): number {
   const before = getSocketOption(fd, SOL_SOCKET, option);
   if (before >= bytes) return before;
-  const value = new Int32Array([bytes]);
-  if (libc.setsockopt(fd, SOL_SOCKET, force, value, 4) < 0) setSocketOption(fd, SOL_SOCKET, option, bytes);
+  if (libc.setsockopt(fd, SOL_SOCKET, force, intBytes(bytes), 4) < 0) setSocketOption(fd, SOL_SOCKET, option, bytes);
   return getSocketOption(fd, SOL_SOCKET, option);
+}
+
+/** A C int as setsockopt(2) takes it. @throws {RangeError} */
+function intBytes(value: number): Int32Array {
+  if (value !== (value | 0)) throw new RangeError(`socket option: ${value} is no int`);
+  return new Int32Array([value]);
 }
 
 /** `struct sockaddr_nl`, 12 bytes: family u16 @0, pid u32 @4, groups u32 @8. */

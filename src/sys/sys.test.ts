@@ -2,7 +2,18 @@ import { mkdtempSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, onTestFinished, test } from "vitest";
-import { isRangeLocked, MappedFile, NetlinkSocket, tryLockRange, unlockRange, watchProcess } from "./index.js";
+import {
+  isRangeLocked,
+  MappedFile,
+  NetlinkSocket,
+  raiseReceiveBuffer,
+  SO_RCVBUF,
+  SOL_SOCKET,
+  setSocketOption,
+  tryLockRange,
+  unlockRange,
+  watchProcess,
+} from "./index.js";
 
 const folder = mkdtempSync(join(tmpdir(), "sys-"));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -61,4 +72,12 @@ test("NetlinkSocket: receive gives -1 after its time-out, a closed socket an err
 
 test("watchProcess: null for a process that does not exist", () => {
   expect(watchProcess(2 ** 22 - 1, () => {})).toBeNull();
+});
+
+test("a socket option that is no int is refused: cut to 32 bits it would be another one, a negative buffer among them", () => {
+  using socket = new NetlinkSocket(0);
+  expect(() => raiseReceiveBuffer(socket.fd, 2 ** 31)).toThrow(RangeError);
+  for (const value of [2 ** 31, 2 ** 32, -(2 ** 31) - 1, 0.5, Number.NaN]) {
+    expect(() => setSocketOption(socket.fd, SOL_SOCKET, SO_RCVBUF, value)).toThrow(RangeError);
+  }
 });

@@ -157,6 +157,16 @@ test("a socket whose buffer runs over: the kernel's count of such packets is rea
   expect(since(before)).toEqual({ unmarked: 0, marked: 0 });
 });
 
+test("a queue of any length has a buffer for it, up to the largest that the kernel gives", () => {
+  const bufferOf = (maxPackets: number) => {
+    using queue = new QueueSocket({ queueNumber: 4, maxPackets, copyBytes: 256, isFailOpen: false });
+    return [queue.receiveBufferAsked, queue.receiveBufferBytes];
+  };
+  expect(bufferOf(10_000)).toEqual([20_480_000, 40_960_000]); // the kernel doubles what it is asked for
+  for (const maxPackets of [2 ** 20, 2 ** 21, 2 ** 32 - 1])
+    expect(bufferOf(maxPackets), `${maxPackets}`).toEqual([2 ** 30 - 1, 2 ** 31 - 2]);
+});
+
 test("--fail_open: what finds a queue full passes without a mark", async () => {
   const pid = await serve("--queue=4:5", "--qlength=100", "--fail_open");
   const before = loopback.received();

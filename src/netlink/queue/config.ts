@@ -28,6 +28,8 @@ const CONFIG_TIMEOUT_MS = 2_000;
 const IDLE_TIMEOUT_MS = 500;
 /** What one queued packet takes of the socket's buffer: two slabs for headers and up to 256 bytes of payload. */
 const BUFFER_BYTES_PER_PACKET = 2_048;
+/** The largest buffer that can be asked for: the kernel doubles it into an int (__sock_set_rcvbuf, net/core/sock.c, v6.18). */
+const MAX_BUFFER_BYTES = 2 ** 30 - 1;
 /** Packets that wait while nobody serves the queue yet, or for a moment: some 100 ms of 80,000 packets per second. */
 const BACKLOG_PACKETS = 8_192;
 
@@ -76,7 +78,7 @@ export class QueueSocket implements Disposable {
       // Without this one full buffer makes the kernel refuse everything until it has been emptied; losses are told by the
       // queue's own counters (/proc/net/netfilter/nfnetlink_queue).
       setSocketOption(this.#socket.fd, SOL_NETLINK, NETLINK_NO_ENOBUFS, 1);
-      this.receiveBufferAsked = backlog * BUFFER_BYTES_PER_PACKET;
+      this.receiveBufferAsked = Math.min(backlog * BUFFER_BYTES_PER_PACKET, MAX_BUFFER_BYTES);
       this.receiveBufferBytes = raiseReceiveBuffer(this.#socket.fd, this.receiveBufferAsked);
       setReceiveTimeout(this.#socket.fd, IDLE_TIMEOUT_MS);
       // Last and without an answer to wait for: from here on what is received are packets.
