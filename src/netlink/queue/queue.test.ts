@@ -1,6 +1,8 @@
+import { createServer, type Socket } from "node:net";
 import fc from "fast-check";
-import { expect, test } from "vitest";
+import { expect, onTestFinished, test } from "vitest";
 import { attr, attributes, be16, be32, concat, struct, u8 } from "#bytes";
+import { closeDescriptor, connectAbstract, listenAbstract } from "#sys";
 import { encodeMessage } from "../message.js";
 import { parseQueueStates, VerdictBuffer } from "./index.js";
 
@@ -49,6 +51,39 @@ test("packets in a row with one verdict are answered by one message, for all up 
   const marks = fc.constantFrom(-1, 0, 7, 2 ** 32 - 1);
   const answers = fc.array(marks, { maxLength: 64 }).map((all) => all.map((fwmark, i) => [100 + i, fwmark] as const));
   fc.assert(fc.property(answers, fc.nat(65_535), holds), { numRuns: 300 });
+});
+
+test("what a send that failed left without a verdict is dropped before later packets are answered up to an id", async () => {
+  const name = `verdicts-${process.pid}`;
+  let sent = "";
+  const server = createServer((socket: Socket) =>
+    socket.on("data", (bytes) => {
+      sent += hex(bytes);
+    }),
+  );
+  server.listen({ fd: listenAbstract(name) });
+  const fd = connectAbstract(name);
+  onTestFinished(() => {
+    closeDescriptor(fd);
+    server.close();
+  });
+  const EBADF = 9;
+  const buffer = new VerdictBuffer(2, 64);
+  const send = (to: number, ...answers: [packetId: number, fwmark: number][]) => {
+    for (const [packetId, fwmark] of answers) buffer.put(asInMessage(packetId), fwmark);
+    return buffer.send(to);
+  };
+  expect(send(-1, [1, 101], [2, 101], [3, 102])).toBe(EBADF);
+  expect(send(-1, [4, 103])).toBe(EBADF); // in vain again: what is left reaches up to here
+  expect(send(-1)).toBe(0); // nothing to send is no failure, and mends none
+  expect(send(fd, [5, 104], [6, 104])).toBe(0);
+  expect(send(fd, [7, 105])).toBe(0); // and only once
+  const dropped = concat([
+    header.encode({ family: 0, version: 0, resourceId: 2 }, ""),
+    verdict.encode({ verdict: { verdict: 0, packetId: 4 } }, ""),
+  ]);
+  const expected = [encodeMessage((3 << 8) | 3, 1, 0, dropped), encodeVerdict(2, 6, 104, 3), encodeVerdict(2, 7, 105)];
+  await expect.poll(() => sent).toBe(expected.map(hex).join(""));
 });
 
 test("the attributes of an accept with mark 101 are the bytes measured from nfqlb", () => {

@@ -38,8 +38,12 @@ export class VerdictBuffer {
   readonly #block: SendBlock;
   /** Signed, as the operators give them: a mark is compared with what stands there. */
   readonly #words: Int32Array;
+  /** Drops what a send that failed left without a verdict; its id is that of the last such packet. */
+  readonly #drop: SendBlock;
+  #isLeft = false;
 
   constructor(queueNumber: number, slots: number) {
+    this.#drop = dropBlock(queueNumber);
     this.#block = new SendBlock(slots * VERDICT_BYTES);
     this.#words = new Int32Array(this.#block.u8.buffer);
     const { view } = this.#block;
@@ -79,17 +83,21 @@ export class VerdictBuffer {
   /**
    * Sends the verdicts put since the last call, in order, and forgets them. While the kernel works them off the
    * packets travel on: most of a packet's cost is spent inside this call. Allocates nothing.
-   * @returns 0, or the errno of a send that failed for good (the packets stay queued in the kernel)
+   *
+   * After a send that failed for good its packets are still queued, and a message that answers all up to an id would give
+   * them another packet's mark: they are dropped before anything else is answered.
+   * @returns 0, or the errno of a send that failed for good
    */
   send(fd: number): number {
     const length = this.#count * VERDICT_BYTES;
     this.#count = 0;
     if (length === 0) return 0;
-    for (let attempt = 0; ; attempt++) {
-      const sent = this.#block.send(fd, length);
-      if (sent === length) return 0;
-      if (attempt === MAX_ATTEMPTS) return sent < 0 ? -sent : EIO;
-    }
+    let errno = this.#isLeft ? sendAll(this.#drop, fd, BATCH_VERDICT_BYTES) : 0;
+    if (errno === 0) errno = sendAll(this.#block, fd, length);
+    this.#isLeft = errno !== 0;
+    if (errno !== 0)
+      this.#drop.view.setUint32(PACKET_ID, this.#block.view.getUint32(length - VERDICT_BYTES + PACKET_ID, true), true);
+    return errno;
   }
 
   /** The messages put so far; copies. For tests, which compare them with the declared codec. */
@@ -105,6 +113,14 @@ export class VerdictBuffer {
  * @see nfqnl_recv_verdict_batch, net/netfilter/nfnetlink_queue.c (v6.18)
  */
 export function dropUpTo(fd: number, queueNumber: number, packetId: number): number {
+  const block = dropBlock(queueNumber);
+  block.view.setUint32(PACKET_ID, packetId, true);
+  const sent = block.send(fd, BATCH_VERDICT_BYTES);
+  return sent === BATCH_VERDICT_BYTES ? 0 : sent < 0 ? -sent : EIO;
+}
+
+/** The message that drops all packets up to one; its id is still missing. */
+function dropBlock(queueNumber: number): SendBlock {
   const block = new SendBlock(BATCH_VERDICT_BYTES);
   block.view.setUint32(0, BATCH_VERDICT_BYTES, true);
   block.view.setUint16(4, (NFNL_SUBSYS_QUEUE << 8) | NFQNL_MSG_VERDICT_BATCH, true);
@@ -113,11 +129,18 @@ export function dropUpTo(fd: number, queueNumber: number, packetId: number): num
   block.view.setUint16(20, 12, true);
   block.view.setUint16(22, NFQA_VERDICT_HDR, true);
   block.view.setUint32(VERDICT, DROP, true);
-  block.view.setUint32(PACKET_ID, packetId, true);
-  const sent = block.send(fd, BATCH_VERDICT_BYTES);
-  return sent === BATCH_VERDICT_BYTES ? 0 : sent < 0 ? -sent : EIO;
+  return block;
 }
 
 /** A send fails only for want of memory or by a signal; both pass. */
 const MAX_ATTEMPTS = 100;
 const EIO = 5;
+
+/** Sends, again and again if need be; the kernel takes all of it or nothing. @returns 0 or the errno */
+function sendAll(block: SendBlock, fd: number, length: number): number {
+  for (let attempt = 0; ; attempt++) {
+    const sent = block.send(fd, length);
+    if (sent === length) return 0;
+    if (attempt === MAX_ATTEMPTS) return sent < 0 ? -sent : EIO;
+  }
+}
