@@ -73,7 +73,7 @@ test("all faulty settings are told at once, with value and what is allowed", () 
     expect.objectContaining({
       message: [
         'NSM_DIAL_TIMEOUT="": a duration is needed, for example 300ms, 5s or 1h30m',
-        'NSM_NFQUEUE="3:1": queue numbers are needed: n or first:last, 0..65535, first <= last, at most 256 queues',
+        'NSM_NFQUEUE="3:1": queue numbers are needed: n or first:last, 0..65535, first <= last, at most 128 queues',
         'NSM_NFQUEUE_FANOUT="yes": true or false is needed (also 1, t, T, TRUE, True, 0, f, F, FALSE, False)',
         'NSM_IDENTIFIER_OFFSET_START="-1": out of range, 0..2147483646',
       ].join("\n"),

@@ -88,9 +88,9 @@ test("whole numbers: underscores stand behind a prefix and between digits, nowhe
 
 test("queue numbers: leading zeros and further parts as the reference, sizes that make sense", () => {
   expect(parseQueues("000003:4:9")).toEqual({ first: 3, last: 4 });
-  expect(parseQueues("0:255")).toEqual({ first: 0, last: 255 });
-  for (const text of ["0:256", "0:65535", "3:0", ":3", "+1", "1_0", "0x1"])
-    expect(() => parseQueues(text), text).toThrow(/at most 256 queues/);
+  expect(parseQueues("0:127")).toEqual({ first: 0, last: 127 });
+  for (const text of ["0:128", "0:65535", "3:0", ":3", "+1", "1_0", "0x1"])
+    expect(() => parseQueues(text), text).toThrow(/at most 128 queues/);
 });
 
 test("every fault is told in one error; only values that cannot be read are parse errors", () => {

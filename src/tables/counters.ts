@@ -210,13 +210,18 @@ export class CounterFile implements Disposable {
   /** The data plane that owns the file, or null when none does. */
   owner(): DataPlane | null {
     if (!isRangeLocked(this.#region.file.fd, LOCK_OWNER, 1)) return null;
-    const text = this.#region.file.u8.slice(this.#region.imageOffset(0), this.#region.imageOffset(0) + SETTINGS_BYTES);
     return {
       pid: this.#region.size(SIZE_PID),
       workers: this.workers,
       isReady: isRangeLocked(this.#region.file.fd, LOCK_READY, 1),
-      settings: new TextDecoder().decode(text.subarray(0, text.indexOf(0))),
+      settings: this.settings,
     };
+  }
+
+  /** What the owner, or the last one if there is none, was started with; its own JSON. */
+  get settings(): string {
+    const text = this.#region.file.u8.slice(this.#region.imageOffset(0), this.#region.imageOffset(0) + SETTINGS_BYTES);
+    return new TextDecoder().decode(text.subarray(0, text.indexOf(0)));
   }
 
   #sum(pick: (block: CounterBlock) => number): number {

@@ -71,7 +71,7 @@ export class InstanceMetrics implements AsyncDisposable {
       () => rules,
       () => 0,
     );
-    const counters = CounterFile.create(folder, "counters", 2, JSON.stringify({ queues: [4, 5] }));
+    const counters = CounterFile.create(folder, "counters", 2, JSON.stringify({ queues: { first: 4, last: 5 } }));
     counters.setReady();
     const sources = metricSources({
       settings: { shmFolder: folder, queueLength: 1_024, serviceName },

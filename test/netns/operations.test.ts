@@ -285,6 +285,37 @@ test("status tells a control plane that died from one that ended, and since when
   expect(logged("end")).not.toHaveLength(0);
 });
 
+test("a data plane that was started otherwise is replaced, and the differences are told; one of ours is adopted", async () => {
+  run(join(ROOT, "bin", "nfqlb"), "init", "--shm=foreign");
+  const args = ["lb", "--tshm=foreign", "--queue=0", "--hash_mode=1"];
+  const foreign = spawn(join(ROOT, "bin", "nfqlb"), args, { stdio: "ignore" });
+  const foreignEnd = new Promise<number | null>((resolve) => foreign.once("exit", resolve));
+  const served = () => {
+    const plane = readDataPlane(SHM, "nfqlb-counters");
+    return plane?.isReady === true ? plane.pid : null;
+  };
+  expect(await until("the foreign data plane", served)).toBe(foreign.pid);
+  start();
+  await untilStatus(/control plane +ok.*1 of 2 targets ready/s);
+  expect(await foreignEnd).toBe(0);
+  const [line = "{}"] = logged("data plane replaced");
+  const differences = [
+    'flowsName null instead of "nfqlb-flows"',
+    'streamName "foreign" instead of null',
+    "hashMode 1 instead of 0",
+    "isPromiscuousPing false instead of true",
+  ];
+  for (const difference of differences) expect(line).toContain(difference.replaceAll('"', '\\"'));
+  const ours = await until("our data plane", served);
+  expect(ours).not.toBe(foreign.pid);
+  await end("SIGKILL");
+  start();
+  await until("the adoption", () => logged("data plane adopted")[0] ?? null);
+  expect(served()).toBe(ours);
+  expect(await end("SIGTERM")).toBe(0);
+  run(join(ROOT, "bin", "nfqlb"), "delete", "--shm=foreign");
+});
+
 test("R17: SIGTERM while the program still starts ends it with 0; SIGHUP reads the file again", async () => {
   start();
   await until("the first line", () => (printed.includes("Configuration read") ? true : null));

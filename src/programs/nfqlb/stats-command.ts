@@ -30,7 +30,7 @@ import {
 } from "#tables";
 import { type Command, CommandError, shmFolder } from "./command.js";
 import { COUNTERS } from "./names.js";
-import { runningOptions } from "./running.js";
+import { optionsFrom } from "./running.js";
 
 /** `nfqlb stats`: the fragment statistics in upstream's keys and order (as valid JSON); `--all`: every counter. */
 export const STATS_COMMAND: Command = {
@@ -43,7 +43,7 @@ export const STATS_COMMAND: Command = {
   run({ values }, io) {
     const folder = shmFolder(io.env);
     using counters = openCounters(folder, values.get("ft_shm") ?? "ftshm");
-    const { fragments } = runningOptions(folder);
+    const { fragments } = optionsFrom(counters.settings);
     if (values.has("all")) {
       const outcomes = Object.entries(OUTCOME).map(([name, index]) => [name, counters.sum(COUNTER_OUTCOMES + index)]);
       const all = {

@@ -17,7 +17,7 @@ import {
   SAMPLE_WAITING,
 } from "#tables";
 import { COUNTERS } from "./names.js";
-import { type RunningOptions, runningOptions } from "./running.js";
+import { optionsFrom, queueNumbers, type RunningOptions } from "./running.js";
 
 /** What a queue has counted since the data plane's start. */
 export type QueueCounts = {
@@ -70,7 +70,7 @@ export function readSnapshot(folder: string): Snapshot | null {
   using counters = file;
   const owner = counters.owner();
   if (owner === null) return null;
-  const running = runningOptions(folder);
+  const running = optionsFrom(owner.settings);
   const { flowsName } = running;
   const flows = flowsName === null ? null : orNull(() => readFlows(folder, flowsName));
   const streams = flows?.streams ?? (running.streamName === null ? [] : [running.streamName]);
@@ -78,7 +78,7 @@ export function readSnapshot(folder: string): Snapshot | null {
     timeMs: Number(process.hrtime.bigint()) / 1e6,
     pid: owner.pid,
     isReady: owner.isReady,
-    queues: running.queues.map((queue, worker) => readQueue(counters, queue, worker, running)),
+    queues: queueNumbers(running.queues).map((queue, worker) => readQueue(counters, queue, worker, running)),
     flows: (flows?.rules ?? []).map(({ rule, slot, base }) => ({
       flow: rule.name,
       stream: rule.target,

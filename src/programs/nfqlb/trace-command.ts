@@ -23,7 +23,12 @@ const options: readonly OptionSpec[] = [
   { name: "selection", kind: "value", help: `What to trace, of ${Object.keys(SELECTION).join(",")}` },
   { name: "mask", kind: "value", help: "The same as a number: log 1, packet 2, frag 4, flow-conf 8, sctp 16, …" },
   { name: "json", kind: "switch", help: "One JSON object per packet and line" },
-  { name: "write", kind: "value", help: "Write a pcapng file with the decision as each packet's comment; - is stdout" },
+  {
+    name: "write",
+    kind: "value",
+
+    help: "Write a pcapng file with the decision as each packet's comment; - is stdout",
+  },
   { name: "count", kind: "value", help: "End after so many packets" },
   { name: "duration", kind: "value", help: "End after so many seconds" },
   { name: "trace_address", kind: "value", help: "Accepted; trace reads shared memory and needs no socket" },
@@ -131,7 +136,7 @@ function describe(
   return {
     explanation: describeDecision(n, record, rule?.name ?? null, target),
     record: { ...record, selection: record.selection & mask },
-    queue: running.queues[ring] ?? -1,
+    queue: running.queues.first + ring <= running.queues.last ? running.queues.first + ring : -1,
     trace: traceRule?.name ?? null,
   };
 }

@@ -3,6 +3,8 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { Log } from "#control";
 import { watchProcess } from "#sys";
 import { CounterWatch } from "#tables";
+import { differencesOf, type QueueRange } from "../nfqlb/running.js";
+import { dataPlaneArguments, dataPlaneOptions } from "./data-plane-settings.js";
 
 const COUNTERS = "nfqlb-counters";
 /** A data plane that lived shorter than this counts as one that keeps dying. */
@@ -20,7 +22,7 @@ export type DataPlaneOptions = {
   readonly program: string;
   /** Folder of the tables; one data plane per folder. */
   readonly folder: string;
-  readonly queues: { readonly first: number; readonly last: number };
+  readonly queues: QueueRange;
   readonly queueLength: number;
   readonly log: Log;
   /** All queues are served (again). */
@@ -32,8 +34,8 @@ export type DataPlaneOptions = {
 };
 
 /**
- * Keeps one data plane running: adopts one that an earlier control plane started, starts one otherwise, and again at
- * once when it ends. The data plane lives in a session of its own and outlives us.
+ * Keeps one data plane running: adopts one that was started just as we would, replaces one that was started otherwise, and
+ * starts one again at once when it ends. The data plane lives in a session of its own and outlives us.
  */
 export class DataPlane {
   readonly #options: DataPlaneOptions;
@@ -56,17 +58,17 @@ export class DataPlane {
 
   /** Adopts or starts. Resolves when a data plane runs or is being started. */
   async start(): Promise<void> {
-    const { queues, log } = this.#options;
+    const { log } = this.#options;
     const running = this.#counters.dataPlane();
     if (running !== null) {
-      const { queues: served } = JSON.parse(running.settings) as { queues: readonly number[] };
-      const isOurs = served[0] === queues.first && served.at(-1) === queues.last;
-      if (isOurs && this.#follow(running.pid)) {
+      const differences = differencesOf(running.settings, dataPlaneOptions(this.#options));
+      if (differences.length === 0 && this.#follow(running.pid)) {
         log.info("data plane adopted", { pid: running.pid });
         void this.#tellWhenReady();
         return;
       }
-      log.info("data plane replaced, it serves other queues", { pid: running.pid, queues: served });
+      if (differences.length > 0)
+        log.info("data plane replaced, it was started otherwise", { pid: running.pid, differences });
       await this.#end(running.pid);
     }
     this.#spawn();
@@ -80,18 +82,11 @@ export class DataPlane {
   }
 
   #spawn(): void {
-    const { program, queues, queueLength, log } = this.#options;
-    const args = [
-      "flowlb",
-      "--promiscuous_ping",
-      `--queue=${queues.first}:${queues.last}`,
-      `--qlength=${queueLength}`,
-      "--hash_mode=0",
-    ];
+    const { program, log } = this.#options;
     this.#startedMs = performance.now();
     // Its words go to our standard error: standard output is the log's.
     const env = { ...process.env, NFQLB_SHM_DIR: this.#options.folder };
-    const child = spawn(program, args, { detached: true, stdio: ["ignore", 2, 2], env });
+    const child = spawn(program, dataPlaneArguments(this.#options), { detached: true, stdio: ["ignore", 2, 2], env });
     child.unref();
     child.on("error", (error) => log.error("data plane cannot be started", { program, error: error.message }));
     if (child.pid === undefined) {

@@ -1,4 +1,5 @@
 // Values of environment variables as Go's parsers read them: the manifests of the reference are written for those.
+import { MAX_QUEUES } from "../nfqlb/names.js";
 
 /** The text is not a value of its kind; the message says what is allowed. */
 export class ValueError extends Error {}
@@ -93,9 +94,6 @@ export function parseUrl(text: string): string {
     throw refuse("% needs two hexadecimal digits");
   return text;
 }
-
-/** More queues than that are a slip: each has a thread. */
-const MAX_QUEUES = 256;
 
 /** NFQUEUE numbers, `n` or `first:last`; further parts are ignored as the reference does. @throws {ValueError} */
 export function parseQueues(text: string): { readonly first: number; readonly last: number } {

@@ -29,6 +29,7 @@ import {
   SAMPLE_USER_MS,
   SAMPLE_WAITING,
 } from "#tables";
+import { optionsFrom, queueNumbers } from "../../nfqlb/running.js";
 import { type Definition, type Family, histogramSamples, type Labels, type Sample, type Source } from "./family.js";
 
 /** A queue's block of counters and its labels. */
@@ -99,8 +100,11 @@ export function queueSource(folder: string, name: string, limitPackets: number):
 function readQueues(counters: CounterFile | null, limitPackets: number): readonly Family[] {
   if (counters === null) return toFamilies([], 0, false);
   const owner = counters.owner();
-  const { queues } = JSON.parse(owner?.settings ?? '{"queues":[]}') as { readonly queues: readonly number[] };
-  const blocks = queues.map((queue, worker) => ({ block: counters.block(worker), labels: { queue: String(queue) } }));
+  const { queues } = optionsFrom(owner?.settings ?? "");
+  const blocks = queueNumbers(queues).map((queue, worker) => ({
+    block: counters.block(worker),
+    labels: { queue: String(queue) },
+  }));
   return toFamilies(blocks, limitPackets, owner?.isReady === true);
 }
 
