@@ -16,7 +16,7 @@ const COMPATIBLE_VERSION = "1.2.0";
 const VERSION_COMMAND: Command = {
   name: "version",
   summary: "Print the version of nfqlb that this one is compatible with; --own for its own",
-  options: [{ name: "own", kind: "switch", help: "Print the version of this program" }],
+  options: [{ name: "own", kind: "switch", isOwn: true, help: "Print the version of this program" }],
   run({ values }, io) {
     io.out(`${values.has("own") ? process.env["BUILD_VERSION"] : COMPATIBLE_VERSION}\n`);
     return 0;

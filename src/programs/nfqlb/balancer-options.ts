@@ -19,7 +19,7 @@ const commonOptions: readonly OptionSpec[] = [
   {
     name: "fail_open",
     kind: "switch",
-
+    isOwn: true,
     help: "Packets that find a queue full pass without a mark; else they are dropped",
   },
   { name: "hash_mode", kind: "value", default: "1", help: "1 = SCTP on its ports only, else the whole tuple" },
@@ -28,7 +28,7 @@ const commonOptions: readonly OptionSpec[] = [
   {
     name: "trace_rate",
     kind: "value",
-
+    isOwn: true,
     default: "1000",
     help: "Packets a second that a queue records per selection",
   },
@@ -45,7 +45,7 @@ export const FLOWLB_OPTIONS: readonly OptionSpec[] = [
   ...commonOptions,
   { name: "promiscuous_ping", kind: "switch", help: "Echo requests match flows by addresses alone" },
   { name: "nolb_fwmark", kind: "value", default: "-1", help: "fwmark when no flow matches; -1 drops" },
-  { name: "flow_shm", kind: "value", default: DEFAULT_FLOWS, help: "Region of the flow rules" },
+  { name: "flow_shm", kind: "value", isOwn: true, default: DEFAULT_FLOWS, help: "Region of the flow rules" },
 ];
 
 /** What a data plane leaves beside its counters. @throws {CommandError} */

@@ -30,6 +30,7 @@ export const FRAGMENT_OPTIONS: readonly OptionSpec[] = [
   {
     name: "tier_dev",
     kind: "value",
+    isOwn: true,
     help: "Devices, by comma, on which other balancers of the tier hand over fragments",
   },
 ];

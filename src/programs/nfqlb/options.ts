@@ -7,6 +7,8 @@ export type OptionSpec = {
   /** Shown by `--help`; applying it is the command's business. */
   readonly default?: string;
   readonly isRequired?: boolean;
+  /** nfqlb 1.2.0 does not have it: where an abbreviation fits one of upstream's as well, that one is meant. */
+  readonly isOwn?: boolean;
 };
 
 /** What stood on a command line. A switch that was given has the value "". */
@@ -62,7 +64,9 @@ export function parseOptions(command: string, specs: readonly OptionSpec[], args
 function findOption(command: string, specs: readonly OptionSpec[], given: string, shown: string): OptionSpec {
   const exact = specs.find((spec) => spec.name === given);
   if (exact !== undefined) return exact;
-  const candidates = given === "" ? [] : specs.filter((spec) => spec.name.startsWith(given));
+  const fitting = given === "" ? [] : specs.filter((spec) => spec.name.startsWith(given));
+  const upstream = fitting.filter((spec) => spec.isOwn !== true);
+  const candidates = upstream.length === 1 ? upstream : fitting;
   if (candidates.length === 1) return candidates[0]!;
   if (candidates.length === 0) throw new UsageError(`${command}: unrecognized option '${shown}'`);
   const names = candidates.map((spec) => `'--${spec.name}'`).join(" ");

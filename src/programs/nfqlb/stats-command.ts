@@ -38,7 +38,7 @@ export const STATS_COMMAND: Command = {
   summary: "Print statistics as JSON: of fragments; with --all every counter",
   options: [
     { name: "ft_shm", kind: "value", default: "ftshm", help: "Accepted; the counters of the data plane are read" },
-    { name: "all", kind: "switch", help: "Packets by outcome, batches, losses" },
+    { name: "all", kind: "switch", isOwn: true, help: "Packets by outcome, batches, losses" },
   ],
   run({ values }, io) {
     const folder = shmFolder(io.env);

@@ -61,7 +61,7 @@ function requireTable(io: Io, name: string): void {
 const show: Command = {
   name: "show",
   summary: "Show a lookup table",
-  options: [shmOption, { name: "json", kind: "switch", help: "Print the whole table as JSON" }],
+  options: [shmOption, { name: "json", kind: "switch", isOwn: true, help: "Print the whole table as JSON" }],
   run(options, io) {
     const name = regionName(options, "shm", DEFAULT_TABLE);
     const table = openTable(io, name);

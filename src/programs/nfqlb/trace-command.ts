@@ -22,15 +22,15 @@ const GONE_MS = 2_000;
 const options: readonly OptionSpec[] = [
   { name: "selection", kind: "value", help: `What to trace, of ${Object.keys(SELECTION).join(",")}` },
   { name: "mask", kind: "value", help: "The same as a number: log 1, packet 2, frag 4, flow-conf 8, sctp 16, …" },
-  { name: "json", kind: "switch", help: "One JSON object per packet and line" },
+  { name: "json", kind: "switch", isOwn: true, help: "One JSON object per packet and line" },
   {
     name: "write",
     kind: "value",
-
+    isOwn: true,
     help: "Write a pcapng file with the decision as each packet's comment; - is stdout",
   },
-  { name: "count", kind: "value", help: "End after so many packets" },
-  { name: "duration", kind: "value", help: "End after so many seconds" },
+  { name: "count", kind: "value", isOwn: true, help: "End after so many packets" },
+  { name: "duration", kind: "value", isOwn: true, help: "End after so many seconds" },
   { name: "trace_address", kind: "value", help: "Accepted; trace reads shared memory and needs no socket" },
 ];
 
