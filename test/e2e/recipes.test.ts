@@ -191,7 +191,9 @@ test("lb --tshm --notargets_fwmark: without a target packets go by that mark, a 
   expect(await wire.deliver(packets, count)).toEqual({ targets: all(3), outcomes: { noTarget: count } });
   await stopServing();
 
-  shell(`nfqlb lb --tshm=web --queue=2 >> ${wire.log} 2>&1 &`); // no mark: dropped
+  shell(`
+    nfqlb init --shm=web
+    nfqlb lb --tshm=web --queue=2 >> ${wire.log} 2>&1 &`); // no mark: dropped
   await untilServing();
   expect(await wire.deliver(packets, 0)).toEqual({ targets: all(-1), outcomes: { noTarget: count } });
   shell(UNMARKED);

@@ -239,6 +239,17 @@ test("a second data plane on the same folder, or the same queue, says so and lea
   expect(nfqlb("flowlb", "--queue=3:1")).toMatchObject({ status: 1, stderr: "queue invalid [3:1]\n" });
 });
 
+test("a table that is not there ends the start, in upstream's words; so do too many queues", () => {
+  const refused: [string[], string][] = [
+    [["lb", "--tshm=typo"], "FAILED mapSharedData: typo\n"],
+    [["lb", "--tshm=lb1", "--lbshm=typo"], "FAILED mapSharedData: typo\n"],
+    [["flowlb", "--lbshm=typo"], "FAILED mapSharedData: typo\n"],
+    [["lb", "--tshm=lb1", "--queue=0:999"], "queue invalid [0:999]: 1000 queues; at most 128\n"],
+  ];
+  for (const [args, stderr] of refused)
+    expect(nfqlb(...args), args.join(" ")).toEqual({ stdout: "", stderr, status: 1 });
+});
+
 test("SIGTERM ends the data plane in less than a second, with exit code 0", async () => {
   const exited = new Promise<number | null>((resolve) => flowlb.once("exit", resolve));
   const startMs = performance.now();

@@ -22,6 +22,7 @@ import { PlaneLog } from "./plane-log.js";
 import { type Loss, QueueMonitor } from "./queue-monitor.js";
 import { QueueThreads } from "./queue-threads.js";
 import { describeRunning, queueNumbers, type RunningOptions } from "./running.js";
+import { openTable } from "./table-commands.js";
 
 const MAX_TRACE_RATE = 100_000;
 /** Records of a trace ring: two seconds of one selection, within these bounds. Powers of two. */
@@ -52,7 +53,8 @@ async function balance(options: ParsedOptions, io: Io, { mode }: { mode: "lb" | 
   const folder = shmFolder(io.env);
   const running = readRunningOptions(options, mode);
   const queues = queueNumbers(running.queues);
-  const { flowsName } = running;
+  const { flowsName, streamName, tierName } = running;
+  for (const name of [streamName, tierName]) if (name !== null) openTable(io, name); // a slip would drop everything
   const traceRate = numberOption(options, "trace_rate", 1_000, 1, MAX_TRACE_RATE);
   const flowAddress = mode === "flowlb" ? parseFlowAddress(io.env["NFQLB_FLOW_ADDRESS"] || DEFAULT_FLOW_ADDRESS) : null;
   using tun = openTunDevice(options, running.fragments);
