@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -122,7 +122,13 @@ test("fwmark gives what upstream gives", () => {
 test("flow commands that fail answer in upstream's words, with upstream's exit codes", () => {
   nfqlb("init", "--shm=lb1");
   expect(nfqlb("flow-set", "--name=f1", "--target=lb1")).toMatchObject({ stdout: "OK\n", status: 0 });
+  writeFileSync(join(folder, "junk"), "hello");
   const refused: [string[], string, string][] = [
+    ...["nfqlb-counters", "nfqlb-flows", "junk"].map((file): [string[], string, string] => [
+      ["--name=bad", `--target=${file}`],
+      "FAIL: Couldn't create load-balancer",
+      `target "${file}": a table in shared memory`,
+    ]),
     [["--name=bad", "--target=nope"], "FAIL: Couldn't create load-balancer", 'target "nope": a table in shared memory'],
     [["--name=f1", "--target=WRONG"], "FAIL: Couldn't create new load-balancer", 'target "WRONG": a table'],
     [

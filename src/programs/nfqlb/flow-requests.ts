@@ -5,6 +5,7 @@ import {
   hasRegion,
   readFlows,
   type StoredRule,
+  streamStamp,
   TRACE_RULE_SLOTS,
   type TraceFile,
   updateFlows,
@@ -93,7 +94,7 @@ function traceRules({ folder, traceFlowsName, trace }: FlowSocketState): RuleSet
 
 function set(request: FlowRequest, rules: RuleSet): string {
   const rule = rules.isTrace ? parseTraceRule(request) : parseFlowRule(Object.fromEntries(request));
-  if (!rules.isTrace && !hasRegion(rules.folder, rule.target)) {
+  if (!rules.isTrace && streamStamp(rules.folder, rule.target) === null) {
     const isKnown = readFlows(rules.folder, rules.name).rules.some((stored) => stored.rule.name === rule.name);
     const reply = `FAIL: Couldn't create ${isKnown ? "new " : ""}load-balancer`;
     throw new FlowError(reply, rule.name, "target", rule.target, "a table in shared memory; nfqlb init makes one");
