@@ -2,7 +2,7 @@ import { compile, type FlowRule, type ItemMemory, LIMITS, streamsOf } from "#flo
 import { CapacityError, KIND_FLOWS, LayoutError } from "./layout.js";
 import { ReaderSlot, Region, withWriter } from "./region.js";
 import { RegionFile } from "./region-reader.js";
-import { decodeRules, encodeRules } from "./rule-bytes.js";
+import { decodeRules, encodeRules, rebase } from "./rule-bytes.js";
 
 /**
  * An image begins with three u32: words of the program, bytes of the stream names, bytes of the rules; then those. The
@@ -113,6 +113,36 @@ export function readFlows(folder: string, name: string): FlowTable {
   const generation = slot.enter();
   const { ruleBytes, streams, program } = decodeImage(region, generation);
   return { rules: rulesOf(region, ruleBytes), streams, program: program.slice(), generation: generation >>> 0 };
+}
+
+/** What a rule has matched: beyond its base; 0 where the counters are younger than the rule. */
+export function matchesOf({ slot, base }: StoredRule, countOf: (slot: number) => number): number {
+  return Math.max(0, countOf(slot) - base);
+}
+
+/**
+ * Counters that were made anew count from 0: rules that began at more begin at what is there. For the owner of the
+ * counters, before packets are counted.
+ * @param countOf what a counter slot has counted so far, over all workers
+ * @throws ENOENT no such region; {LayoutError}
+ */
+export function rebaseFlows(folder: string, name: string, countOf: (slot: number) => number): void {
+  withWriter(folder, name, KIND_FLOWS, (region) => {
+    const image = region.image(region.generation);
+    const { ruleBytes } = decodeImage(region, region.generation);
+    const rebased = readText(region.file.path, () => rebase(ruleBytes, countOf));
+    if (rebased === null) return;
+    const rulesAt = ruleBytes.byteOffset - image.byteOffset;
+    const fill = (next: Uint8Array) => {
+      next.set(image.subarray(0, rulesAt));
+      next.set(rebased, rulesAt);
+    };
+    try {
+      region.publish(fill, rulesAt + rebased.length);
+    } catch (error) {
+      if ((error as { code?: string }).code !== "ERR_CAPACITY") throw error; // without it such rules show 0 for a while
+    }
+  });
 }
 
 /** Number of the rules in force, u32; cheaper than reading them. @throws ENOENT no such region; {LayoutError} */

@@ -113,6 +113,24 @@ export function decodeRules(shared: Uint8Array): readonly StoredRule[] {
   return rules;
 }
 
+/**
+ * The bytes with the bases of those rules lowered whose slots have counted less, to what they have; null: there are none.
+ * @throws {RangeError} the bytes are none of {@link encodeRules}
+ */
+export function rebase(shared: Uint8Array, countOf: (slot: number) => number): Uint8Array | null {
+  const bytes = Buffer.from(shared);
+  let isChanged = false;
+  for (let at = 0; at < bytes.length; at += HEAD_BYTES + bytes.readUInt32LE(at)) {
+    const base = bytes.readDoubleLE(at + HEAD_BASE);
+    if (base === 0) continue; // most are; what is not looked at takes no memory for its counters
+    const counted = countOf(bytes.readUInt32LE(at + HEAD_SLOT));
+    if (base <= counted) continue;
+    bytes.writeDoubleLE(counted, at + HEAD_BASE);
+    isChanged = true;
+  }
+  return isChanged ? bytes : null;
+}
+
 function decodeBody(body: Buffer): FlowRule {
   const count = (list: number) => body.readUInt16LE(2 * list);
   const destinations = decodePrefixes(body, BODY_HEAD_BYTES, count(0));

@@ -17,12 +17,14 @@ import {
   ensureFlows,
   FlowTableReader,
   hasRegion,
+  matchesOf,
   readDataPlane,
   readFlows,
   readStreamCounts,
   readStreamTable,
   readTargetHits,
   StreamCountsReader,
+  rebaseFlows,
   StreamTableReader,
   TABLE_CHANGED,
   TABLE_RETIRED,
@@ -319,6 +321,32 @@ test("flow rules: stored, compiled, told to readers; counters follow the rule th
       () => 0,
     ),
   ).toEqual({ changed: false });
+});
+
+test("flow rules: where the counters were made anew rules begin at what those have counted, and nothing else changes", () => {
+  const name = fresh();
+  ensureFlows(folder, name);
+  const set = (one: string, counted: number) =>
+    updateFlows(
+      folder,
+      name,
+      (rules) => setFlow(rules, parseFlowRule({ name: one, target: "s1", protocols: "tcp", dports: "80" })),
+      () => counted,
+    );
+  set("a", 0);
+  set("b", 40);
+  set("c", 7);
+  const before = readFlows(folder, name);
+  const counts = (slot: number) => [3, 0, 9][slot]!; // less than b began at
+  rebaseFlows(folder, name, counts);
+  const after = readFlows(folder, name);
+  expect(after.rules.map(({ base }) => base)).toEqual([0, 0, 7]);
+  expect(after.rules.map((stored) => matchesOf(stored, counts))).toEqual([3, 0, 2]);
+  expect(after.rules.map(({ rule }) => rule)).toEqual(before.rules.map(({ rule }) => rule));
+  expect(after).toMatchObject({ program: before.program, streams: before.streams, generation: before.generation + 1 });
+  rebaseFlows(folder, name, counts);
+  expect(readFlows(folder, name).generation).toBe(after.generation); // written only when something changes
+  expect(before.rules.map((stored) => matchesOf(stored, counts))).toEqual([3, 0, 2]); // never less than nothing
 });
 
 test("more rules than the file holds move to a larger one", () => {

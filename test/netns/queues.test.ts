@@ -119,6 +119,28 @@ test("each queue has a thread with a socket of its own, and everything is counte
   expect(batches.reduce((sum, count) => sum + count)).toBe(counters.sum(COUNTER_BATCHES));
 });
 
+test("a data plane with another number of queues counts a rule's packets from 0, also where the rule began at more", async () => {
+  await serve("--queue=4:5");
+  const rules = ["--name=counted", "--target=t", "--protocols=udp"];
+  const nfqlb = (...args: string[]) => spawnSync(join(ROOT, "bin", "nfqlb"), args, { env, encoding: "utf8" }).stdout;
+  const matches = () => (JSON.parse(nfqlb("flow-list", "--name=counted")) as { matches_count: number }).matches_count;
+  expect(nfqlb("flow-set", ...rules, "--prio=1")).toBe("OK\n");
+  const before = loopback.received();
+  loopback.send(100);
+  await expect.poll(() => since(before).marked).toBe(100);
+  await expect.poll(matches).toBe(100);
+  nfqlb("flow-set", ...rules, "--prio=2");
+  nfqlb("flow-set", ...rules, "--prio=1"); // in its first slot again, which has counted 100
+  expect(matches()).toBe(0);
+  await end("SIGTERM");
+  await serve("--queue=4:6");
+  expect(matches()).toBe(0);
+  loopback.send(30);
+  await expect.poll(() => since(before).marked).toBe(130);
+  await expect.poll(matches).toBe(30);
+  expect(nfqlb("flow-delete", "--name=counted")).toBe("OK\n");
+});
+
 test("D8: a queue that runs over: each packet is answered or counted as lost, and the loss is told", async () => {
   const pid = await serve("--queue=4:5", "--qlength=100");
   const before = loopback.received();

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import type { FragmentMemory, TunDevice, WorkerSettings } from "#dataplane";
 import { QueueSocket, readQueueStates } from "#netlink/queue";
-import { CounterFile, ensureFlows, TraceFile } from "#tables";
+import { CounterFile, ensureFlows, rebaseFlows, TraceFile } from "#tables";
 import { SettledMemory } from "../settled-memory.js";
 import { copyRange, FLOWLB_OPTIONS, LB_OPTIONS, readRunningOptions } from "./balancer-options.js";
 import { type Command, CommandError, type Io, numberOption, shmFolder } from "./command.js";
@@ -66,6 +66,8 @@ async function balance(options: ParsedOptions, io: Io, { mode }: { mode: "lb" | 
   if (flowsName !== null) ensureFlows(folder, flowsName);
   ensureFlows(folder, TRACE_FLOWS);
   using trace = TraceFile.own(folder, TRACE, queues.length + 1, traceRecords(traceRate));
+  if (flowsName !== null) rebaseFlows(folder, flowsName, (slot) => counters.sumRule(slot));
+  rebaseFlows(folder, TRACE_FLOWS, (slot) => trace.sumRule(slot));
   const log = new PlaneLog(trace, io.error);
   using monitor = new QueueMonitor(counters, queues, (loss) => log.log("warning", lossLine(loss)));
   const served = sockets.map((socket, worker) => ({

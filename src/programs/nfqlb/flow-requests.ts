@@ -3,6 +3,7 @@ import {
   COUNTER_RULE_SLOTS,
   type CounterFile,
   hasRegion,
+  matchesOf,
   readFlows,
   type StoredRule,
   streamStamp,
@@ -129,8 +130,7 @@ function change(rules: RuleSet, apply: (before: readonly FlowRule[]) => readonly
 function list(request: FlowRequest, { folder, name: region, isTrace, countOf }: RuleSet): string {
   const { rules } = readFlows(folder, region);
   const name = request.get("name");
-  const matches = ({ slot, base }: StoredRule) => (countOf(slot) - base) % 2 ** 32;
-  const format = (stored: StoredRule) => formatFlowRule(stored.rule, matches(stored), isTrace);
+  const format = (stored: StoredRule) => formatFlowRule(stored.rule, matchesOf(stored, countOf) % 2 ** 32, isTrace); // upstream counts in 32 bits
   if (name !== undefined) {
     const found = rules.find(({ rule }) => rule.name === name);
     return found === undefined ? "" : format(found);

@@ -7,6 +7,7 @@ import {
   COUNTER_PACKETS,
   COUNTER_STARTS,
   CounterFile,
+  matchesOf,
   readFlows,
   readStreamCounts,
   SAMPLE_QUEUE_DROPPED,
@@ -79,10 +80,10 @@ export function readSnapshot(folder: string): Snapshot | null {
     pid: owner.pid,
     isReady: owner.isReady,
     queues: queueNumbers(running.queues).map((queue, worker) => readQueue(counters, queue, worker, running)),
-    flows: (flows?.rules ?? []).map(({ rule, slot, base }) => ({
-      flow: rule.name,
-      stream: rule.target,
-      matches: counters.sumRule(slot) - base,
+    flows: (flows?.rules ?? []).map((stored) => ({
+      flow: stored.rule.name,
+      stream: stored.rule.target,
+      matches: matchesOf(stored, (slot) => counters.sumRule(slot)),
     })),
     targets: streams.flatMap((stream) => orNull(() => readTargets(folder, stream)) ?? []),
   };

@@ -1,6 +1,7 @@
 import {
   CounterWatch,
   flowsGeneration,
+  matchesOf,
   readFlows,
   type StoredRule,
   type StreamCounts,
@@ -192,15 +193,16 @@ class FlowReader {
     const counters = orNull(() => this.#counters.current());
     const blocks = Array.from({ length: counters?.workers ?? 0 }, (_, worker) => counters!.block(worker).ruleHits);
     const prefix = tableName("");
-    const samples = (known?.rules ?? []).flatMap(({ rule, slot, base }): readonly Sample[] => {
+    const samples = (known?.rules ?? []).flatMap((stored): readonly Sample[] => {
+      const { rule } = stored;
       if (!rule.target.startsWith(prefix)) return [];
       const labels = cache.get(`flow ${rule.name}`, () => {
         const stream = rule.target.slice(prefix.length);
         const flow = rule.name.startsWith(`${rule.target}-`) ? rule.name.slice(rule.target.length + 1) : rule.name;
         return { trench, conduit, stream, flow, ...OTEL_SCOPE };
       });
-      const value = blocks.reduce((sum, hits) => sum + hits[slot]!, -base);
-      return [{ labels, value: Math.max(0, value) }];
+      const countOf = (slot: number) => blocks.reduce((sum, hits) => sum + hits[slot]!, 0);
+      return [{ labels, value: matchesOf(stored, countOf) }];
     });
     const generation = known === null ? [] : [{ labels: {}, value: known.generation }];
     return [
