@@ -147,10 +147,22 @@ function options(random: Random, writer: Writer, codes: readonly number[]): Writ
 /** A frame of that link type, with VLAN tags now and then; some are too short. */
 function frame(random: Random, link: number): number[] {
   const bytes = linkHeader(random, link);
+  const begin = bytes.length;
   bytes.push(pick(random, VERSIONS));
   for (let n = random(60); n > 0; n--) bytes.push(random(256));
+  if (random(2) === 0) sayLength(random, bytes, begin);
   if (random(12) === 0) bytes.length = random(bytes.length + 1);
   return bytes;
+}
+
+/** The packet that begins there says a length near its own, or none. */
+function sayLength(random: Random, bytes: number[], begin: number): void {
+  const is4 = bytes[begin] === 0x45;
+  const field = begin + (is4 ? 2 : 4);
+  if (field + 3 > bytes.length) return;
+  bytes[field] = 0;
+  bytes[field + 1] = random(4) === 0 ? 0 : Math.min(255, random(bytes.length - begin + 8));
+  if (!is4 && random(2) === 0) bytes[field + 2] = 0; // next header: Hop-by-Hop
 }
 
 function linkHeader(random: Random, link: number): number[] {

@@ -206,7 +206,9 @@ test("a capture file holds the packets sent, and explain decides them as the dat
   const explained = nfqlb("explain", "--json", `--pcap=${path}`)
     .stdout.trim()
     .split("\n")
-    .map((line) => JSON.parse(line) as Line);
+    .map((line) => JSON.parse(line) as Line & { readonly missing?: number });
+  expect(explained.map(({ missing = 0 }) => missing)).toEqual(MIX.map(({ length }) => Math.max(0, length - 256)));
+  for (const line of explained) delete (line as { missing?: number }).missing;
   const traced = trace.json();
   const decisions = traced.map(({ time: _t, queue: _q, trace: _r, len: _l, selection: _s, ...decision }) => decision);
   expect(decisions).toEqual(explained);

@@ -2,7 +2,7 @@
 // reads the file from front to back and takes bytes away, so that nothing can be read twice or from outside.
 // draft-ietf-opsawg-pcap-06, draft-ietf-opsawg-pcapng-03, link types of tcpdump.org/linktypes.html
 
-export type PlainPacket = { readonly etherType: number; readonly bytes: string };
+export type PlainPacket = { readonly etherType: number; readonly bytes: string; readonly missing: number };
 /** The packets up to where the file ends or becomes wrong. */
 export type PlainCapture = { readonly packets: readonly PlainPacket[]; readonly isWhole: boolean };
 
@@ -61,8 +61,8 @@ function readRecords(reader: Reader, magic: string, packets: PlainPacket[]): voi
   while (reader.left > 0) {
     reader.take(8);
     const captured = reader.u32();
-    reader.take(4);
-    packets.push(fromLink(linkType, reader.take(captured)));
+    const cutOff = reader.u32() - captured;
+    packets.push(fromLink(linkType, reader.take(captured), cutOff));
   }
 }
 
@@ -98,11 +98,11 @@ function readBlocks(file: Reader, packets: PlainPacket[]): void {
       const from = interfaces[body.u32()];
       body.take(8);
       const captured = body.u32();
-      body.take(4);
+      const cutOff = body.u32() - captured;
       const bytes = body.take(captured);
       body.take((4 - (captured % 4)) % 4);
       if (from === undefined) throw new Wrong();
-      packets.push(fromLink(from.linkType, bytes));
+      packets.push(fromLink(from.linkType, bytes, cutOff));
     } else if (number === 3) {
       const from = interfaces[0];
       const original = body.u32();
@@ -110,7 +110,7 @@ function readBlocks(file: Reader, packets: PlainPacket[]): void {
       const captured = from.snapLength === 0 ? original : Math.min(original, from.snapLength);
       const bytes = body.take(captured);
       if (body.left !== (4 - (captured % 4)) % 4) throw new Wrong();
-      packets.push(fromLink(from.linkType, bytes));
+      packets.push(fromLink(from.linkType, bytes, original - captured));
     }
   }
 }
@@ -118,9 +118,9 @@ function readBlocks(file: Reader, packets: PlainPacket[]): void {
 const byVersion = (bytes: Buffer) => ({ 4: 0x0800, 6: 0x86dd })[Math.floor((bytes[0] ?? 0) / 16)] ?? 0;
 
 /** The packet in a frame. Of one that is too short for its link layer nothing is left. */
-function fromLink(linkType: number, frame: Buffer): PlainPacket {
-  if (linkType === 0) return packet(byVersion(frame.subarray(4)), frame.subarray(4));
-  if ([101, 228, 229].includes(linkType)) return packet(byVersion(frame), frame);
+function fromLink(linkType: number, frame: Buffer, cutOff: number): PlainPacket {
+  if (linkType === 0) return packet(byVersion(frame.subarray(4)), frame.subarray(4), cutOff);
+  if ([101, 228, 229].includes(linkType)) return packet(byVersion(frame), frame, cutOff);
   const [header, at] = { 1: [14, 12], 113: [16, 14], 276: [20, 0] }[linkType] ?? [-1, -1];
   if (header === -1 || header === undefined || at === undefined) throw new Wrong();
   const word = (offset: number) => (frame[offset] ?? 0) * 256 + (frame[offset + 1] ?? 0);
@@ -129,9 +129,23 @@ function fromLink(linkType: number, frame: Buffer): PlainPacket {
   // A tag: two bytes of VLAN, then the type of what follows.
   for (; (etherType === 0x8100 || etherType === 0x88a8) && begin + 4 <= frame.length; begin += 4)
     etherType = word(begin + 2);
-  return packet(etherType, frame.subarray(begin));
+  return packet(etherType, frame.subarray(begin), cutOff);
 }
 
-function packet(etherType: number, bytes: Buffer): PlainPacket {
-  return { etherType, bytes: bytes.toString("hex") };
+/** Without what follows the packet by its own word: RFC 791 "Total Length", RFC 8200 "Payload Length", RFC 2675. */
+function packet(etherType: number, bytes: Buffer, cutOff: number): PlainPacket {
+  let length: number | null = null;
+  if (etherType === 0x0800 && bytes.length >= 20) length = bytes.readUInt16BE(2);
+  if (etherType === 0x86dd && bytes.length >= 40) {
+    length = 40 + bytes.readUInt16BE(4);
+    if (length === 40 && (bytes[6] === 0 || bytes.length > 65_575)) length = null;
+  }
+  if (length === 0) length = null; // larger than it can say
+  const whole = bytes.length + Math.max(0, cutOff);
+  if (length === null || length > whole) length = whole;
+  return {
+    etherType,
+    bytes: bytes.subarray(0, length).toString("hex"),
+    missing: length > bytes.length ? length - bytes.length : 0,
+  };
 }

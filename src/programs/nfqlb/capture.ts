@@ -1,7 +1,19 @@
 import { CommandError } from "./command.js";
 
 /** One packet of a capture file, from its IP header on. `etherType` 0 when it is no IP packet. */
-export type CapturedPacket = { readonly n: number; readonly etherType: number; readonly bytes: Uint8Array };
+export type CapturedPacket = {
+  readonly n: number;
+  readonly etherType: number;
+  readonly bytes: Uint8Array;
+  /** Bytes at its end that the capture does not have. */
+  readonly missing: number;
+};
+
+const ETHER_TYPE_IPV4 = 0x0800;
+const ETHER_TYPE_IPV6 = 0x86dd;
+const IPV6_HEADER = 40;
+/** Next header of a jumbogram's fixed header. */
+const HOP_BY_HOP = 0;
 
 const PCAP_MICROSECONDS = 0xa1b2c3d4;
 const PCAP_NANOSECONDS = 0xa1b23c4d;
@@ -48,7 +60,8 @@ function* readPcap(file: Uint8Array, view: DataView): Generator<CapturedPacket> 
     need(file, at, 16);
     const length = view.getUint32(at + 8, isLittle);
     need(file, at + 16, length);
-    yield linkLayer(n, linkType, file.subarray(at + 16, at + 16 + length));
+    const original = view.getUint32(at + 12, isLittle);
+    yield linkLayer(n, linkType, file.subarray(at + 16, at + 16 + length), original);
     at += 16 + length;
   }
 }
@@ -79,13 +92,15 @@ function* readPcapng(file: Uint8Array, view: DataView): Generator<CapturedPacket
       if (captured > bodyLength - 20)
         throw new CommandError(`capture file: bad packet length ${captured} at byte ${at}`);
       const linkType = interfaces[view.getUint32(body, isLittle)]?.linkType;
-      yield linkLayer(++n, linkType, file.subarray(body + 20, body + 20 + captured));
+      const original = view.getUint32(body + 16, isLittle);
+      yield linkLayer(++n, linkType, file.subarray(body + 20, body + 20 + captured), original);
     } else if (type === BLOCK_SIMPLE && bodyLength >= 4) {
       // The block has no captured length: it is the packet's, cut to the interface's (section 4.4).
       const { linkType, snapBytes } = interfaces[0] ?? { linkType: undefined, snapBytes: 0 };
       const most = snapBytes === 0 ? bodyLength - 4 : Math.min(snapBytes, bodyLength - 4);
-      const captured = Math.min(view.getUint32(body, isLittle), most);
-      yield linkLayer(++n, linkType, file.subarray(body + 4, body + 4 + captured));
+      const original = view.getUint32(body, isLittle);
+      const captured = Math.min(original, most);
+      yield linkLayer(++n, linkType, file.subarray(body + 4, body + 4 + captured), original);
     }
     at += length;
   }
@@ -96,7 +111,8 @@ function need(file: Uint8Array, at: number, length: number): void {
     throw new CommandError(`capture file breaks off at byte ${file.length}, in the item at ${at}`);
 }
 
-function linkLayer(n: number, linkType: number | undefined, frame: Uint8Array): CapturedPacket {
+/** @param original bytes of the frame before the capture cut it */
+function linkLayer(n: number, linkType: number | undefined, frame: Uint8Array, original: number): CapturedPacket {
   const link = linkType === undefined ? undefined : LINK_TYPES.get(linkType);
   if (link === undefined) {
     throw new CommandError(
@@ -107,7 +123,7 @@ function linkLayer(n: number, linkType: number | undefined, frame: Uint8Array): 
   let etherType = 0;
   if (link.etherTypeAt === null) {
     const version = (frame[header] ?? 0) >> 4;
-    etherType = version === 4 ? 0x0800 : version === 6 ? 0x86dd : 0;
+    etherType = version === 4 ? ETHER_TYPE_IPV4 : version === 6 ? ETHER_TYPE_IPV6 : 0;
   } else {
     etherType = be16(frame, link.etherTypeAt);
     while (VLAN_TAGS.includes(etherType) && header + 4 <= frame.length) {
@@ -115,7 +131,23 @@ function linkLayer(n: number, linkType: number | undefined, frame: Uint8Array): 
       header += 4;
     }
   }
-  return { n, etherType, bytes: frame.subarray(Math.min(header, frame.length)) };
+  const rest = frame.subarray(Math.min(header, frame.length));
+  const wholeLength = Math.min(ipLength(etherType, rest), rest.length + Math.max(0, original - frame.length));
+  const missing = Math.max(0, wholeLength - rest.length);
+  return { n, etherType, bytes: rest.subarray(0, wholeLength), missing };
+}
+
+/**
+ * How long a packet says it is. What is behind it is padding or a trailer of the link layer, which the kernel cuts off
+ * before anybody sees the packet. Infinity: it does not say, being cut, larger than its field can hold, or not IP.
+ * @see ip_rcv_core, net/ipv4/ip_input.c; ip6_rcv_core, net/ipv6/ip6_input.c (v6.18)
+ */
+export function ipLength(etherType: number, bytes: Uint8Array): number {
+  if (etherType === ETHER_TYPE_IPV4 && bytes.length >= 20) return be16(bytes, 2) || Number.POSITIVE_INFINITY;
+  if (etherType !== ETHER_TYPE_IPV6 || bytes.length < IPV6_HEADER) return Number.POSITIVE_INFINITY;
+  const payload = be16(bytes, 4);
+  const isJumbo = payload === 0 && (bytes[6] === HOP_BY_HOP || bytes.length > IPV6_HEADER + 65_535);
+  return isJumbo ? Number.POSITIVE_INFINITY : IPV6_HEADER + payload;
 }
 
 function be16(bytes: Uint8Array, at: number): number {

@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { Decider, type DeciderOptions, QuotedFragments, StreamTables, soloFragments, TableView } from "#dataplane";
 import { Classification } from "#flow";
 import { COUNTER_RULE_SLOTS, readFlows } from "#tables";
-import { type CapturedPacket, readCapture } from "./capture.js";
+import { type CapturedPacket, ipLength, readCapture } from "./capture.js";
 import { type Command, CommandError, numberOption, regionName, shmFolder } from "./command.js";
 import { decisionOf, describeDecision, type Explanation, formatExplanation } from "./decision.js";
 import { DEFAULT_FLOWS } from "./names.js";
@@ -43,8 +43,11 @@ export const EXPLAIN_COMMAND: Command = {
     const explainer = openExplainer(parsed, io.env);
     const isJson = parsed.values.has("json");
     for (const packet of packetsOf(parsed)) {
+      const { missing } = packet;
       const explanation = explainer.explain(packet);
-      io.out(isJson ? `${JSON.stringify(explanation)}\n` : formatExplanation(explanation));
+      if (isJson) io.out(`${JSON.stringify(missing > 0 ? { ...explanation, missing } : explanation)}\n`);
+      else
+        io.out(formatExplanation(explanation) + (missing > 0 ? `  capture cut: ${missing} bytes are missing\n` : ""));
     }
     explainer.close();
     return 0;
@@ -63,7 +66,7 @@ function packetsOf({ values, positionals }: ParsedOptions): Iterable<CapturedPac
   if (src === undefined || dst === undefined) throw new CommandError("--src and --dst go together");
   const protocol = values.get("proto");
   if (protocol === undefined) throw new CommandError("Missing option [--proto]");
-  return [{ n: 1, ...tuplePacket(parsePortProtocol(protocol), parseEndpoint(src), parseEndpoint(dst)) }];
+  return [{ n: 1, missing: 0, ...tuplePacket(parsePortProtocol(protocol), parseEndpoint(src), parseEndpoint(dst)) }];
 }
 
 function readFileOrFail(path: string): Uint8Array {
@@ -81,7 +84,8 @@ function hexPacket(text: string): CapturedPacket {
   }
   const bytes = new Uint8Array(Buffer.from(digits, "hex"));
   const version = bytes[0]! >> 4;
-  return { n: 1, etherType: version === 4 ? 0x0800 : version === 6 ? 0x86dd : 0, bytes };
+  const etherType = version === 4 ? 0x0800 : version === 6 ? 0x86dd : 0;
+  return { n: 1, etherType, bytes: bytes.subarray(0, ipLength(etherType, bytes)), missing: 0 };
 }
 
 function openExplainer(parsed: ParsedOptions, env: NodeJS.ProcessEnv) {

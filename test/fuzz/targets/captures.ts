@@ -29,7 +29,11 @@ export const capturesTarget: TargetMaker = () => {
       else if (refusal === null) seen["taken although it is wrong"]++;
       else seen.refused++;
       if (want.isWhole && refusal !== null) return `refused: ${refusal}`;
-      const packets = got.map(({ etherType, bytes }) => ({ etherType, bytes: Buffer.from(bytes).toString("hex") }));
+      const packets = got.map(({ etherType, bytes, missing }) => ({
+        etherType,
+        bytes: Buffer.from(bytes).toString("hex"),
+        missing,
+      }));
       // What the strict reader saw before the file went wrong is there; we may go on, with less strictness.
       return differ("packets", packets.slice(0, want.packets.length), want.packets);
     },
