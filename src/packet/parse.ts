@@ -198,7 +198,7 @@ function parseQuotedIpv4(bytes: Uint8Array, quoted: number, end: number, udpEnca
 
 function parseQuotedIpv6(bytes: Uint8Array, quoted: number, end: number, udpEncapPort: number, out: Packet): number {
   if (quoted + 40 > end) return UNUSABLE;
-  const l4 = walkIpv6(bytes, quoted, end, inner);
+  const l4 = walkIpv6(bytes, quoted, end, inner, outer.roomLeft); // an ICMPv6 message has always been walked to
   if (l4 === WALK_FAILED) return UNUSABLE;
   out.setAddresses6(bytes, quoted + 24, quoted + 8);
   const header = inner.fragmentHeader;

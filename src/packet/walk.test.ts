@@ -23,7 +23,8 @@ function packetOf(headers: readonly Header[], last: number, payload: readonly nu
   return [0x60, 0, 0, 0, length >> 8, length & 255, types[0]!, 64, ...addresses, ...chain, ...payload];
 }
 
-const errorAbout = (quoted: readonly number[]) => packetOf([], ICMPV6, [2, 0, 0, 0, 0, 0, 5, 0, ...quoted]);
+const errorAbout = (quoted: readonly number[], own: readonly Header[] = []) =>
+  packetOf(own, ICMPV6, [2, 0, 0, 0, 0, 0, 5, 0, ...quoted]);
 
 function parsed(bytes: readonly number[]): Packet {
   const packet = new Packet();
@@ -46,6 +47,19 @@ test("as many and as long extension headers as the bounds allow are walked, own 
     const fragment = [...headers, { type: FRAGMENT, bytes: 8 }];
     expect(parsed(packetOf(fragment, UDP, UDP_BYTES)).rc).toBe(-1);
   }
+});
+
+test("an ICMPv6 error's own headers and those that it quotes have the bytes together: what is decided is always copied", () => {
+  const about = (bytes: number, own: readonly Header[]) =>
+    errorAbout(packetOf([{ type: ROUTING, bytes }], UDP, UDP_BYTES), own);
+  for (const ownBytes of [8, 72, MAX_EXTENSION_BYTES - 8]) {
+    const own = [{ type: OPTIONS, bytes: ownBytes }];
+    const longest = about(MAX_EXTENSION_BYTES - ownBytes, own);
+    expect(longest.length).toBeLessThanOrEqual(256);
+    expect(parsed(longest)).toMatchObject({ rc: 8, sourcePort: 5000 });
+    expect(parsed(about(MAX_EXTENSION_BYTES - ownBytes + 8, own)).rc).toBe(-1);
+  }
+  expect(parsed(errorAbout(packetOf([], UDP, UDP_BYTES), options(1, MAX_EXTENSION_BYTES)))).toMatchObject({ rc: 8 });
 });
 
 test("a Fragment header counts too, and a later fragment within the bounds is one", () => {
@@ -82,10 +96,11 @@ test("any chain of headers, own and quoted, is understood as the slow model unde
     fc.array(fc.constant({ type: OPTIONS, bytes: 8 }), { minLength: 14, maxLength: 19 }),
   );
   const seen = new Set<number>();
-  const property = fc.property(chain, fc.constantFrom(UDP, AH, 50, 59), fc.boolean(), fc.nat(60), (...any) => {
-    const [headers, last, isQuoted, cut] = any;
+  const own = fc.oneof(fc.constant([]), chain);
+  const property = fc.property(chain, fc.constantFrom(UDP, AH, 50, 59), fc.boolean(), fc.nat(60), own, (...any) => {
+    const [headers, last, isQuoted, cut, outerHeaders] = any;
     const whole = packetOf(headers, last, UDP_BYTES);
-    const sent = isQuoted ? errorAbout(whole) : whole;
+    const sent = isQuoted ? errorAbout(whole, outerHeaders) : whole;
     const bytes = sent.slice(0, sent.length - (cut > 40 ? cut - 40 : 0));
     const packet = parsed(bytes);
     const want = understand(bytes, ETHERTYPE_IPV6, 0);

@@ -7,7 +7,7 @@ const FRAGMENT_HEADER_BYTES = 8;
 /** Extension headers that a packet may have. RFC 8200 section 4.1 has a use for seven. */
 export const MAX_EXTENSION_HEADERS = 16;
 /**
- * Their bytes in all. Of the 256 bytes that the kernel copies out an ICMPv6 error needs 40 + 8 for itself, 40 for the
+ * Their bytes in all; in an ICMPv6 error its own and those of the packet that it quotes together. Of the 256 bytes that the kernel copies out an ICMPv6 error needs 40 + 8 for itself, 40 for the
  * header it quotes and 12 for the ports (of SCTP behind UDP): 156 are left, and headers come in steps of 8.
  */
 export const MAX_EXTENSION_BYTES = 152;
@@ -21,6 +21,8 @@ export class Walk {
   protocol = 0;
   /** Index of the Fragment header, -1 without one. */
   fragmentHeader = -1;
+  /** Bytes of extension headers that another walk in the same packet may still take. */
+  roomLeft = 0;
 }
 
 /**
@@ -28,15 +30,22 @@ export class Walk {
  * and Destination Options are (length byte + 1) * 8 bytes, a Fragment header is 8. A Fragment header with an offset ends
  * the walk: what follows it is payload. AH, ESP and everything unknown end it too; AH is the protocol of its packet, as
  * in IPv4 and in nfqlb (docs/decisions/0026). At most one Fragment header, {@link MAX_EXTENSION_HEADERS} headers and
- * {@link MAX_EXTENSION_BYTES} bytes of them.
+ * `room` bytes of them.
  *
  * @param end index behind the packet's last byte; the caller has checked start + 40 <= end
+ * @param room most bytes of extension headers
  * @returns index of the L4 header (may equal `end`), or {@link WALK_FAILED}
  */
-export function walkIpv6(bytes: Uint8Array, start: number, end: number, walk: Walk): number {
+export function walkIpv6(
+  bytes: Uint8Array,
+  start: number,
+  end: number,
+  walk: Walk,
+  room = MAX_EXTENSION_BYTES,
+): number {
   let protocol = bytes[start + 6]!;
   let offset = start + 40;
-  const limit = Math.min(end, offset + MAX_EXTENSION_BYTES);
+  const limit = Math.min(end, offset + room);
   walk.fragmentHeader = -1;
   for (let headers = 0; ; headers++) {
     if (protocol === HOP_BY_HOP || protocol === ROUTING || protocol === DESTINATION_OPTIONS) {
@@ -56,6 +65,7 @@ export function walkIpv6(bytes: Uint8Array, start: number, end: number, walk: Wa
     }
   }
   walk.protocol = protocol;
+  walk.roomLeft = room - (offset - start - 40);
   return offset;
 }
 

@@ -26,7 +26,7 @@ const UNUSABLE: Understood = {
   isEchoRequest: false,
 };
 
-/** Bounds on the extension headers of an IPv6 packet. */
+/** Bounds on the extension headers of an IPv6 packet; the bytes of a quoted packet's are counted with its error's own. */
 const MOST_HEADERS = 16;
 const MOST_HEADER_BYTES = 152;
 
@@ -65,11 +65,13 @@ type Network = {
   readonly payload: Bytes;
   readonly fragment: "none" | "first" | "later";
   readonly id: number;
+  /** Bytes of extension headers. */
+  readonly headerBytes: number;
 };
 
 const MAPPED = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255];
 
-function network(bytes: Bytes, is4: boolean): Network {
+function network(bytes: Bytes, is4: boolean, mostHeaderBytes: number): Network {
   if (is4) {
     bytes.list(0, 20);
     const words = bytes.at(0) % 16;
@@ -84,6 +86,7 @@ function network(bytes: Bytes, is4: boolean): Network {
       payload: isLater ? new Bytes([]) : maybe(bytes, words * 4),
       fragment: isLater ? "later" : isMore ? "first" : "none",
       id: bytes.word(4),
+      headerBytes: 0,
     };
   }
   bytes.list(0, 40);
@@ -115,9 +118,10 @@ function network(bytes: Bytes, is4: boolean): Network {
       rest = rest.from(8);
     } else break;
   }
-  if (lengths.length > MOST_HEADERS || lengths.reduce((sum, one) => sum + one, 0) > MOST_HEADER_BYTES)
-    throw new Missing();
-  return { source: bytes.list(8, 16), destination: bytes.list(24, 16), protocol, payload: rest, fragment, id };
+  const headerBytes = lengths.reduce((sum, one) => sum + one, 0);
+  if (lengths.length > MOST_HEADERS || headerBytes > mostHeaderBytes) throw new Missing();
+  const [source, destination] = [bytes.list(8, 16), bytes.list(24, 16)];
+  return { source, destination, protocol, payload: rest, fragment, id, headerBytes };
 }
 
 /** IPv4 options may reach beyond the packet: only who reads the payload minds. */
@@ -140,7 +144,7 @@ export function understand(bytes: readonly number[], etherType: number, udpEncap
   try {
     if (etherType !== 0x0800 && etherType !== 0x86dd) throw new Missing();
     const is4 = etherType === 0x0800;
-    const packet = network(new Bytes(bytes), is4);
+    const packet = network(new Bytes(bytes), is4, MOST_HEADER_BYTES);
     const isLater = packet.fragment === "later";
     return {
       ...transport(packet, is4, udpEncapPort),
@@ -183,7 +187,7 @@ function transport(packet: Network, is4: boolean, encap: number): Understood {
   const type = payload.at(0);
   if ((is4 ? [3, 4, 5, 11, 12] : [1, 2, 3, 4]).includes(type)) {
     if (first === 1) throw new Missing();
-    return errorAbout(network(payload.from(8), is4), is4, encap);
+    return errorAbout(network(payload.from(8), is4, MOST_HEADER_BYTES - packet.headerBytes), is4, encap);
   }
   const isEchoRequest = type === (is4 ? 8 : 128);
   const identifier = isEchoRequest ? payload.list(4, 2) : [0, 0];

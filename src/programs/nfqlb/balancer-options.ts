@@ -8,8 +8,8 @@ const MAX_FWMARK = 2 ** 31 - 1;
 const MAX_U32 = 2 ** 32 - 1;
 /**
  * Bytes of a packet that the kernel copies out. Enough for an IPv6 header, as many bytes of extension headers as `packet`
- * walks (152) and the ports, or an ICMPv6 error that quotes such a packet; the decision needs no more. Where fragments
- * are held whole packets are copied.
+ * walks (152) and the ports, or an ICMPv6 error that has so many together with what it quotes; the decision needs no more.
+ * Where fragments are held whole packets are copied.
  */
 const COPY_BYTES = 256;
 
