@@ -22,6 +22,7 @@ const content: StatusContent = {
   pid: 7,
   startedAt: AT,
   phase: "serving",
+  failure: null,
   source: { address: "nsp:7778", trench: "t", conduit: "c", file: null },
   nsp: { isConnected: true, since: AT, reason: "" },
   refusals: [],
@@ -63,6 +64,15 @@ const well: Situation = {
 const screen = (change: Partial<Situation>) => formatStatus({ ...well, ...change }, "host", NOW);
 const withDocument = (change: Partial<StatusDocument>) =>
   screen({ controlPlane: { ...well.controlPlane, document: { ...document, ...change } } });
+const ended = (failure: string | null) =>
+  screen({
+    controlPlane: {
+      ...well.controlPlane,
+      state: "ended",
+      since: AT,
+      document: { ...document, phase: "ended", failure },
+    },
+  });
 
 test("the lock is one process's, and tells whether and when somebody lived", () => {
   expect(readLife(folder)).toBeNull();
@@ -92,14 +102,15 @@ test("changes gather: a burst is two writes at most, and the last word is writte
   expect(readStatus(folder)!.refusals).toEqual(["0"]);
   await expect.poll(() => readStatus(folder)!.refusals, { timeout: 5_000 }).toEqual(["100"]);
   writer.update({ refusals: ["101"] });
-  writer.end();
-  expect(readStatus(folder)).toMatchObject({ phase: "ended", refusals: ["101"], isServed: false });
+  writer.end("it keeps dying");
+  const last = { phase: "ended", failure: "it keeps dying", refusals: ["101"], isServed: false };
+  expect(readStatus(folder)).toMatchObject(last);
 });
 
 test("a folder that cannot be written to is told once", () => {
   const told: string[] = [];
   const writer = new StatusWriter(join(folder, "none"), content, (message) => told.push(message));
-  writer.end();
+  writer.end(null);
   expect(told).toHaveLength(1);
   expect(told[0]).toContain("ENOENT");
 });
@@ -175,6 +186,11 @@ test("each thing that does not work is said with its reason", () => {
   const cases: [ReturnType<typeof screen>, RegExp][] = [
     [screen({ dataPlane: null }), /data plane +FAULT +none runs: packets/],
     [screen({ controlPlane: { ...well.controlPlane, state: "dead", since: AT } }), /dead without a word, 30 s ago/],
+    [ended(null), /control plane +FAULT +ended in order, 30 s ago/],
+    [
+      ended("the data plane keeps dying: exit code 1"),
+      /FAULT +gave up \(the data plane keeps dying: exit code 1\), 30 s/,
+    ],
     [screen({ controlPlane: { state: "never seen", since: null, document: null, problem: "" } }), /none has ever/],
     [screen({ controlPlane: { ...well.controlPlane, document: null, problem: "version 9" } }), /- version 9/],
     [withDocument({ nsp: { isConnected: false, since: AT, reason: "refused" } }), /- NSP nsp:7778: refused/],

@@ -265,10 +265,13 @@ test("R17: a signal ends the wait for an NSP that never was there, within a seco
 });
 
 test("D8: a data plane that keeps dying is started again for a while, then the program ends as failed", async () => {
-  const doomed = new Balancer(bin, topology, { ...ENV, NFQLB_PROGRAM: "/bin/false", NFQLB_SHM_DIR: folder() }, []);
+  const own = folder();
+  const doomed = new Balancer(bin, topology, { ...ENV, NFQLB_PROGRAM: "/bin/false", NFQLB_SHM_DIR: own }, []);
   doomed.launch();
   await until("the failure", () => (doomed.output.includes("the data plane keeps dying") ? true : null), 20_000);
   expect(await doomed.stop()).toBe(1);
+  const told = JSON.parse(readFileSync(join(own, "stateless-lb-status.json"), "utf8")) as object;
+  expect(told).toMatchObject({ phase: "ended", failure: "the data plane keeps dying: exit code 1" });
 });
 
 test("the NSP is away for the whole run: what the last run knew is served, under traffic", async () => {

@@ -30,7 +30,7 @@ export type DataPlaneOptions = {
   /** It has ended unasked; another one is on its way. */
   readonly onDown: () => void;
   /** It died shortly after each of many starts; the next one is still tried. */
-  readonly onGiveUp: () => void;
+  readonly onGiveUp: (cause: string) => void;
 };
 
 /**
@@ -112,7 +112,7 @@ export class DataPlane {
     const isFirst = this.#quickDeaths <= 1; // at once: packets are being lost
     const backoffMs = isFirst ? 0 : Math.min(LAST_BACKOFF_MS, FIRST_BACKOFF_MS * 2 ** (this.#quickDeaths - 2));
     this.#options.log.error("data plane ended, restarting", { cause, inMs: backoffMs });
-    if (this.#quickDeaths === HOPELESS_DEATHS) this.#options.onGiveUp();
+    if (this.#quickDeaths === HOPELESS_DEATHS) this.#options.onGiveUp(cause);
     if (isFirst) this.#spawn();
     else setTimeout(() => this.#isStopping || this.#spawn(), backoffMs);
   }

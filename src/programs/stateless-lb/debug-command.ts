@@ -46,6 +46,7 @@ function readDebug(env: NodeJS.ProcessEnv, now: Date): object {
 
 /** What of the document stands nowhere else. */
 function summary(document: StatusDocument): object {
-  const { program, pid, startedAt, writtenAt, phase, source, nsp, refusals, lastTurn, isServed, faults } = document;
-  return { program, pid, startedAt, writtenAt, phase, source, nsp, refusals, lastTurn, isServed, faults };
+  const { program, pid, startedAt, writtenAt, phase, failure, source, nsp } = document;
+  const { refusals, lastTurn, isServed, faults } = document;
+  return { program, pid, startedAt, writtenAt, phase, failure, source, nsp, refusals, lastTurn, isServed, faults };
 }

@@ -112,7 +112,7 @@ async function run(
       state.dataPlaneDied();
       late.refresh();
     },
-    onGiveUp: () => signals.fail("the data plane keeps dying"),
+    onGiveUp: (cause) => signals.fail(`the data plane keeps dying: ${cause}`),
   });
   using memory = new SettledMemory();
   const options = commonOptions(settings, steering, log, source.file !== null);
@@ -190,7 +190,7 @@ async function run(
   unpublish(options.place);
   await following;
   await services.close();
-  status.end();
+  status.end(signals.failure);
   log.info("end");
 }
 
@@ -216,6 +216,7 @@ function firstStatus({ address, trench, conduit, file }: Source): StatusContent 
     pid: process.pid,
     startedAt: new Date().toISOString(),
     phase: "starting",
+    failure: null,
     source: { address, trench, conduit, file },
     nsp: { isConnected: false, since: null, reason: "" },
     refusals: [],

@@ -11,8 +11,9 @@ export class Signals {
   #end: () => void = () => process.exit(0);
   readonly #hurry = new AbortController();
   #signals = 0;
-  /** Of the whole program: 1 after {@link fail}. */
+  /** Of the whole program: 1 after {@link fail}, whose reason `failure` is. */
   exitCode = 0;
+  failure: string | null = null;
 
   constructor() {
     process.on("SIGUSR1", () => this.#log?.setLevel("configured"));
@@ -55,6 +56,7 @@ export class Signals {
   fail(reason: string): void {
     this.#log?.error("ending", { reason });
     this.exitCode = 1;
+    this.failure = reason;
     this.#hurry.abort();
     this.#end();
   }

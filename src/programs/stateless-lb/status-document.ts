@@ -30,6 +30,8 @@ export type StatusDocument = {
   readonly startedAt: string;
   readonly writtenAt: string;
   readonly phase: "starting" | "serving" | "ended";
+  /** Why it gave up; null: it did not. */
+  readonly failure: string | null;
   readonly source: {
     readonly address: string;
     readonly trench: string;

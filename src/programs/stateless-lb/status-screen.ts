@@ -38,7 +38,9 @@ function controlRow({ controlPlane }: Situation, now: Date): Row {
   const what = "control plane";
   if (state === "never seen") return { what, verdict: "FAULT", text: "none has ever worked on this folder" };
   if (state !== "running") {
-    const how = state === "ended" ? "ended in order" : "dead without a word";
+    const failure = document?.failure ?? null;
+    const inOrder = failure === null ? "ended in order" : `gave up (${failure})`;
+    const how = state === "ended" ? inOrder : "dead without a word";
     return { what, verdict: "FAULT", text: `${how}, ${agoText(since!, now)}; what follows is what it said last` };
   }
   if (document === null) return { what, verdict: "FAULT", text: "runs, but its status cannot be read" };

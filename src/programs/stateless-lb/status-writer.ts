@@ -35,9 +35,9 @@ export class StatusWriter {
     else this.#timer = setTimeout(() => this.#write(), waitMs).unref();
   }
 
-  /** The last word: ended in order. */
-  end(): void {
-    this.#content = { ...this.#content, ...this.#live(), phase: "ended", isServed: false, targets: [] };
+  /** The last word: ended in order; `failure` says why if nobody had asked for it. */
+  end(failure: string | null): void {
+    this.#content = { ...this.#content, ...this.#live(), phase: "ended", failure, isServed: false, targets: [] };
     this.#live = () => ({});
     this.#write();
   }
