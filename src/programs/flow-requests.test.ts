@@ -1,6 +1,13 @@
-import { expect, test } from "vitest";
+import { mkdtempSync, rmSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect, onTestFinished, test } from "vitest";
+import { listenAbstract } from "#sys";
 import { parseFlowAddress } from "./nfqlb/flow-address.js";
+import { sendFlowRequest } from "./nfqlb/flow-client.js";
 import { type FlowInput, FlowRequestReader, MAX_LINE_BYTES, MAX_REQUEST_BYTES } from "./nfqlb/flow-protocol.js";
+import { serveFlowSocket } from "./nfqlb/flow-server.js";
 
 const read = (...chunks: (string | Uint8Array)[]): FlowInput => {
   const reader = new FlowRequestReader();
@@ -57,4 +64,24 @@ test("flow addresses", () => {
   expect(parseFlowAddress(`unix:${long}`)).toEqual({ kind: "abstract", name: long });
   for (const text of ["", "unix:", `unix:${long}x`, `unix:/${long}`, "tcp:host:1", "tcp:1.2.3.4", "tcp:1.2.3.4:70000"])
     expect(() => parseFlowAddress(text), text).toThrow(/NFQLB_FLOW_ADDRESS/);
+});
+
+test("a client that is refused, has no socket or no folder for one is told what is the matter", async () => {
+  const name = `refusing-${process.pid}`;
+  const refusing = createServer((socket) => socket.destroy()); // as the data plane does with other users
+  refusing.listen({ fd: listenAbstract(name) });
+  const folder = mkdtempSync(join(tmpdir(), "flow-"));
+  onTestFinished(() => {
+    refusing.close();
+    rmSync(folder, { recursive: true });
+  });
+  const request = new Map([["action", "list"]]);
+  const refused = /^Connect failed\. Closed by the data plane \((EPIPE|ECONNRESET)\): it serves root and its own user/;
+  for (let i = 0; i < 20; i++)
+    await expect(sendFlowRequest({ kind: "abstract", name }, request)).rejects.toThrow(refused);
+  const path = join(folder, "none", "flow");
+  await expect(sendFlowRequest({ kind: "path", path }, request)).rejects.toThrow("Connect failed. No such socket");
+  const nobody = { kind: "abstract", name: `${name}-nobody` } as const;
+  await expect(sendFlowRequest(nobody, request)).rejects.toThrow("Connect failed. Connection refused");
+  await expect(serveFlowSocket({ kind: "path", path }, () => "")).rejects.toThrow(`${path}: no folder ${folder}/none`);
 });

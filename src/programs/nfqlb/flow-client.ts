@@ -25,11 +25,20 @@ export async function sendFlowRequest(address: FlowAddress, request: FlowRequest
     return Buffer.concat(chunks).toString("utf8").replace(/\0$/, "");
   } catch (error) {
     const { code, errno } = error as { code?: string; errno?: string };
-    const name = code === "ERR_SYS" ? errno : code;
-    throw new CommandError(
-      `Connect failed. ${name === "ECONNREFUSED" ? "Connection refused" : (name ?? String(error))}`,
-    );
+    const name = (code === "ERR_SYS" ? errno : code) ?? "";
+    throw new CommandError(`Connect failed. ${explain(name, address) ?? (name || String(error))}`);
   }
+}
+
+/** What an error most likely means, or null; the first is upstream's. */
+function explain(name: string, { kind }: FlowAddress): string | null {
+  if (name === "ECONNREFUSED") return "Connection refused";
+  if (name === "ENOENT") return "No such socket: no data plane has listened there (NFQLB_FLOW_ADDRESS)";
+  if (name === "EACCES") return "Permission denied: the socket is for root and the data plane's own user";
+  if (name !== "EPIPE" && name !== "ECONNRESET") return null;
+  return kind === "tcp"
+    ? `Closed by the data plane (${name})`
+    : `Closed by the data plane (${name}): it serves root and its own user, nobody else`;
 }
 
 function connectTo(address: FlowAddress): Socket {

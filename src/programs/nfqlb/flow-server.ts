@@ -1,5 +1,6 @@
-import { lstatSync, unlinkSync } from "node:fs";
+import { existsSync, lstatSync, unlinkSync } from "node:fs";
 import { createConnection, createServer, type Server, type Socket } from "node:net";
+import { dirname } from "node:path";
 import { listenAbstract, peerCredentials } from "#sys";
 import type { FlowAddress } from "./flow-address.js";
 import { type FlowRequest, FlowRequestReader } from "./flow-protocol.js";
@@ -59,8 +60,13 @@ async function listen(server: Server, address: FlowAddress): Promise<void> {
   server.on("error", () => {}); // an accept that fails (EMFILE) concerns that client alone
 }
 
-/** Removes a socket file that nobody listens on. @throws EADDRINUSE somebody does, or the file is no socket */
+/**
+ * Removes a socket file that nobody listens on.
+ * @throws EADDRINUSE somebody does, or the file is no socket; ENOENT there is no such folder (node would call it EACCES)
+ */
 async function removeStale(path: string): Promise<void> {
+  const folder = dirname(path);
+  if (!existsSync(folder)) throw Object.assign(new Error(`${path}: no folder ${folder}`), { code: "ENOENT" });
   const stat = lstatSync(path, { throwIfNoEntry: false });
   if (stat === undefined) return;
   const isLive = stat.isSocket() ? await isListening(path) : true;
