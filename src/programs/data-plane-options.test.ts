@@ -54,7 +54,8 @@ test("a data plane of another version, or one that tells nothing, is not ours", 
     "later 1 instead of nothing",
     "hashMode nothing instead of 0",
   ]);
-  for (const settings of ["", "{", "null", "[1]", "7"]) expect(differences(settings), settings).not.toEqual([]);
+  expect(differences("")).toEqual(["it tells no settings that are understood here"]);
+  for (const settings of ["{", "null", "[1]", "7"]) expect(differences(settings), settings).not.toEqual([]);
 });
 
 test("queues are bounded, and their settings fit the counter file whatever they are", () => {

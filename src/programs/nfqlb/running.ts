@@ -62,9 +62,10 @@ export function optionsFrom(settings: string): RunningOptions {
 /**
  * Where a data plane was started otherwise than wanted, each as `hashMode 1 instead of 0`. What only one of both knows is
  * a difference too: it is of another version.
- * @param settings as the data plane left them
+ * @param settings as the data plane left them; empty: it is of another layout version, or has just begun
  */
 export function differencesOf(settings: string, wanted: RunningOptions): readonly string[] {
+  if (settings === "") return ["it tells no settings that are understood here"];
   const found = flatten(parseOrNothing(settings));
   const asked = flatten(wanted);
   return [...new Set([...found.keys(), ...asked.keys()])]
