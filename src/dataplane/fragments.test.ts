@@ -169,6 +169,42 @@ test("when all slots are taken the oldest fragment gives way, of a source beyond
   expect(released).toHaveLength(1);
 });
 
+test("a flood from sources without number pushes out itself, not a source whose packets were completed of late", () => {
+  const { take, released, clock } = setUp({ slots: 32, options: { ...OPTIONS, lifetimeMs: 60_000 } });
+  const flood = () => {
+    for (let source = 2; source < 250; source++) take(fragment({ source, n: 1 }));
+  };
+  const packet = (id: number) => {
+    released.length = 0;
+    for (const n of [3, 2, 1]) take(fragment({ source: 1, id, n }));
+    flood();
+    take(fragment({ source: 1, id }));
+    return released.length;
+  };
+  expect(packet(1)).toBe(0); // nobody knows it yet
+  take(fragment({ source: 1, id: 2, n: 1 }));
+  take(fragment({ source: 1, id: 2 }));
+  expect(packet(3)).toBe(3);
+  clock.ms += 10_000;
+  expect(packet(4)).toBe(3);
+  clock.ms += 10_001;
+  expect(packet(5)).toBe(0);
+});
+
+test("sources that are trusted take no more than half of the slots from others", () => {
+  const { take, released } = setUp({ slots: 32 });
+  for (let source = 1; source <= 100; source++) {
+    take(fragment({ source, n: 1 }));
+    take(fragment({ source }));
+  }
+  for (const n of [1, 2, 3]) take(fragment({ source: 200, n }));
+  for (let round = 0; round < 10; round++)
+    for (let source = 1; source <= 100; source++) take(fragment({ source, id: 100 + round, n: 1 }));
+  released.length = 0;
+  take(fragment({ source: 200 }));
+  expect(released).toHaveLength(3);
+});
+
 test("records whose time is over are freed and counted without any packet", async () => {
   const options = { ...OPTIONS, lifetimeMs: 1, size: 5, buckets: 3 };
   const memory = createFragmentMemory(options, 1, 5);

@@ -125,7 +125,7 @@ export class Fragments {
     if (this.#hold === null) return;
     const { pool, sink, signals } = this.#hold;
     pool.expire(nowMs);
-    this.#countPool(pool, pool.release(this.#key, sink));
+    this.#countPool(pool, pool.release(this.#key, sink, nowMs));
     signals.tellOthers(packetList(this.#key));
   }
 
@@ -135,8 +135,10 @@ export class Fragments {
     const { pool, signals, sink } = this.#hold;
     if (pool.count > 0) pool.expire(this.#nowMs());
     if (signals.takeWoken()) {
+      const nowMs = this.#nowMs();
       for (let list = 0; list < PACKET_LISTS; list++)
-        if (signals.takeReady(list)) this.#countPool(pool, pool.releaseKnown(list, this.#probe, this.#isKnown, sink));
+        if (signals.takeReady(list))
+          this.#countPool(pool, pool.releaseKnown(list, this.#probe, this.#isKnown, sink, nowMs));
     }
     this.#countPool(pool, 0);
   }
@@ -159,7 +161,7 @@ export class Fragments {
     this.#count(COUNTER_FRAGMENT_HELD);
     // Another thread may have written the record since; now that we are known to wait, later ones wake us.
     const isKnown = this.#records.find(this.#key, nowMs) >= 0;
-    this.#countPool(pool, isKnown ? pool.release(this.#key, sink) : 0);
+    this.#countPool(pool, isKnown ? pool.release(this.#key, sink, nowMs) : 0);
     return HELD_FRAGMENT;
   }
 

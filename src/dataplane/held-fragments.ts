@@ -31,6 +31,11 @@ export type PoolWatcher = {
 export const PACKET_LISTS = 4096;
 const SOURCE_LISTS_PER_SLOT = 8;
 const SHARES = 4;
+/** A source is trusted for so long after fragments of it went back, their packet's first one having come. */
+export const TRUST_MS = 10_000;
+/** Queues by age: fragments whose source was not trusted when they came, and the others. */
+const STRANGERS = 0;
+const TRUSTED = 1;
 
 /** Queue of a source address among `mask + 1`; sources that meet there share their part of the pool. */
 export const sourceList = ({ sourceHash }: FragmentKey, mask: number): number => (sourceHash & mask) >>> 0;
@@ -41,7 +46,9 @@ export const packetList = ({ hash }: FragmentKey): number => hash >>> 20;
  * Copies of later fragments that came before their first one, in order of arrival. Memory is fixed, and so is time: a
  * fragment is held for `lifetimeMs`. When all slots are taken the oldest fragment gives way, so that newcomers always
  * find room; but as long as a source holds more than its share, a quarter of the slots, it is the oldest fragment of
- * that source. Who keeps within the share can only be pushed out by the number of sources.
+ * that source. Who keeps within the share can only be pushed out by the number of sources: first of those of which no
+ * packet was seen that had its first fragment (random sources of a flood never have one), unless the others take more
+ * than half of the slots (docs/decisions/0070).
  *
  * Belongs to one thread. Allocates nothing after construction, throws nothing.
  */
@@ -63,8 +70,13 @@ export class HeldFragments {
   readonly #deadlines: Float64Array;
   readonly #packetOf: Int32Array;
   readonly #sourceOf: Int32Array;
+  /** STRANGERS or TRUSTED, by slot. */
+  readonly #classOf: Uint8Array;
+  /** Until when a source is trusted. */
+  readonly #trustedUntil: Float64Array;
   readonly #free: Int32Array;
   readonly #byAge: SlotLists;
+  readonly #byClass: SlotLists;
   readonly #bySource: SlotLists;
   readonly #byPacket: SlotLists;
   /** Sources that hold more than their share. */
@@ -85,8 +97,11 @@ export class HeldFragments {
     this.#deadlines = new Float64Array(slots);
     this.#packetOf = new Int32Array(slots);
     this.#sourceOf = new Int32Array(slots);
+    this.#classOf = new Uint8Array(slots);
+    this.#trustedUntil = new Float64Array(sources).fill(Number.NEGATIVE_INFINITY);
     this.#free = Int32Array.from({ length: slots }, (_, slot) => slot);
     this.#byAge = new SlotLists(1, slots);
+    this.#byClass = new SlotLists(2, slots);
     this.#bySource = new SlotLists(sources, slots);
     this.#byPacket = new SlotLists(PACKET_LISTS, slots);
     this.#greedy = new SlotLists(1, sources);
@@ -106,6 +121,9 @@ export class HeldFragments {
     const source = sourceList(key, this.sourceMask);
     this.#packetOf[slot] = packet;
     this.#sourceOf[slot] = source;
+    const kind = this.#trustedUntil[source]! >= nowMs ? TRUSTED : STRANGERS;
+    this.#classOf[slot] = kind;
+    this.#byClass.append(kind, slot);
     this.#byAge.append(ALL, slot);
     this.#byPacket.append(packet, slot);
     this.#bySource.append(source, slot);
@@ -113,14 +131,19 @@ export class HeldFragments {
     if (this.#byPacket.length(packet) === 1) this.#watcher.wait(packet);
   }
 
-  /** Hands on what is held of the key's packet, in order of arrival, and forgets it. @returns how many the sink refused */
-  release(key: FragmentKey, sink: FragmentSink): number {
+  /**
+   * Hands on what is held of the key's packet, in order of arrival, and forgets it: its first fragment has come, so its
+   * source is trusted for a while.
+   * @returns how many the sink refused
+   */
+  release(key: FragmentKey, sink: FragmentSink, nowMs: number): number {
     let failed = 0;
     let slot = this.#byPacket.oldest(packetList(key));
     while (slot !== NONE) {
       const next = this.#byPacket.next(slot);
       if (key.isAt(this.#keys, slot * KEY_WORDS)) {
         if (sink.write(slot * this.slotBytes, this.#lengths[slot]!) !== 0) failed++;
+        this.#trustedUntil[this.#sourceOf[slot]!] = nowMs + TRUST_MS;
         this.#drop(slot);
       }
       slot = next;
@@ -143,13 +166,19 @@ export class HeldFragments {
    * @param probe overwritten
    * @returns how many the sink refused
    */
-  releaseKnown(list: number, probe: FragmentKey, isKnown: (key: FragmentKey) => boolean, sink: FragmentSink): number {
+  releaseKnown(
+    list: number,
+    probe: FragmentKey,
+    isKnown: (key: FragmentKey) => boolean,
+    sink: FragmentSink,
+    nowMs: number,
+  ): number {
     let failed = 0;
     let slot = this.#byPacket.oldest(list);
     while (slot !== NONE) {
       probe.restore(this.#keys, slot * KEY_WORDS, this.#hashes[slot]!);
       if (isKnown(probe)) {
-        failed += this.release(probe, sink);
+        failed += this.release(probe, sink, nowMs);
         slot = this.#byPacket.oldest(list); // its followers may have left with it
       } else {
         slot = this.#byPacket.next(slot);
@@ -161,7 +190,8 @@ export class HeldFragments {
   #makeRoom(): void {
     const greedy = this.#greedy.oldest(ALL);
     this.discarded++;
-    this.#drop(greedy === NONE ? this.#byAge.oldest(ALL) : this.#bySource.oldest(greedy));
+    if (greedy !== NONE) this.#drop(this.#bySource.oldest(greedy));
+    else this.#drop(this.#byClass.oldest(2 * this.#byClass.length(TRUSTED) > this.#slots ? TRUSTED : STRANGERS));
   }
 
   #drop(slot: number): void {
@@ -169,6 +199,7 @@ export class HeldFragments {
     const source = this.#sourceOf[slot]!;
     this.#free[--this.count] = slot;
     this.#byAge.remove(ALL, slot);
+    this.#byClass.remove(this.#classOf[slot]!, slot);
     this.#byPacket.remove(packet, slot);
     if (this.#bySource.length(source) === this.share + 1) this.#greedy.remove(ALL, source);
     this.#bySource.remove(source, slot);

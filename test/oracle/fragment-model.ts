@@ -10,6 +10,8 @@ export type ModelOptions = {
   readonly slots: number;
   readonly slotBytes: number;
   readonly share: number;
+  /** How long a source is trusted after fragments of it were released. */
+  readonly trustMs: number;
   /** Which sources count as one: a number per source address in hex. */
   readonly sourceOf: (source: string) => number;
   readonly fwmarkOf: (fragment: Uint8Array) => number;
@@ -23,9 +25,9 @@ type Record = {
   total: number;
   state: "open" | "lost" | "done";
 };
-type Held = { key: string; source: number; bytes: string; deadline: number };
-/** What one worker holds, and the sources beyond their share in the order in which they went beyond it. */
-type Pool = { held: Held[]; greedy: number[] };
+type Held = { key: string; source: number; isTrusted: boolean; bytes: string; deadline: number };
+/** What one worker holds, the sources beyond their share in the order in which they went beyond it, whom it trusts when last. */
+type Pool = { held: Held[]; greedy: number[]; trusted: Map<number, number> };
 export type Answer = { readonly fwmark: number; readonly isHeld: boolean; readonly reinjected: readonly string[] };
 
 /** The most runs of units that a record tells apart. */
@@ -93,7 +95,7 @@ export class FragmentModel {
   /** @param workers threads that share the records, each with fragments held of its own */
   constructor(options: ModelOptions, workers = 1) {
     this.#options = options;
-    this.#pools = Array.from({ length: workers }, () => ({ held: [], greedy: [] }));
+    this.#pools = Array.from({ length: workers }, () => ({ held: [], greedy: [], trusted: new Map() }));
     this.#records = Array.from({ length: options.records }, () => null);
   }
 
@@ -110,7 +112,7 @@ export class FragmentModel {
       const fwmark = this.#options.fwmarkOf(packet);
       this.#record(fragment, fwmark, nowMs);
       this.#note(fragment, nowMs);
-      return { fwmark, isHeld: false, reinjected: this.#release(pool, ({ key }) => key === fragment.key) };
+      return { fwmark, isHeld: false, reinjected: this.#release(pool, nowMs, ({ key }) => key === fragment.key) };
     }
     const record = this.#find(fragment.key, nowMs);
     if (record !== null) {
@@ -123,7 +125,7 @@ export class FragmentModel {
   /** A worker's turn of its loop: what it holds of packets whose first fragment came to another worker goes back. */
   turn(worker: number, nowMs: number): readonly string[] {
     this.expire(nowMs);
-    return this.#release(this.#pools[worker]!, ({ key }) => this.#find(key, nowMs) !== null);
+    return this.#release(this.#pools[worker]!, nowMs, ({ key }) => this.#find(key, nowMs) !== null);
   }
 
   expire(nowMs: number): void {
@@ -192,18 +194,25 @@ export class FragmentModel {
     }
     if (pool.held.length === slots) {
       const greedy = pool.greedy[0];
-      this.#discard(pool, pool.held.find((held) => greedy === undefined || held.source === greedy)!);
+      const isTrustedTurn = pool.held.filter(({ isTrusted }) => isTrusted).length > slots / 2;
+      const isNext = (held: Held) => (greedy === undefined ? held.isTrusted === isTrustedTurn : held.source === greedy);
+      this.#discard(pool, pool.held.find(isNext)!);
     }
     const number = this.#options.sourceOf(source);
-    pool.held.push({ key, source: number, bytes: hex(packet.slice(0, bytes)), deadline: nowMs + lifetimeMs });
+    const isTrusted = (pool.trusted.get(number) ?? Number.NEGATIVE_INFINITY) >= nowMs;
+    const copy = hex(packet.slice(0, bytes));
+    pool.held.push({ key, source: number, isTrusted, bytes: copy, deadline: nowMs + lifetimeMs });
     this.counts.held++;
     this.#updateGreedy(pool, number);
     return true;
   }
 
-  #release(pool: Pool, isWanted: (held: Held) => boolean): string[] {
+  #release(pool: Pool, nowMs: number, isWanted: (held: Held) => boolean): string[] {
     const released = pool.held.filter(isWanted);
-    for (const held of released) this.#remove(pool, held);
+    for (const held of released) {
+      this.#remove(pool, held);
+      pool.trusted.set(held.source, nowMs + this.#options.trustMs);
+    }
     return released.map(({ bytes }) => bytes);
   }
 

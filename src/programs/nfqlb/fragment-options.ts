@@ -25,7 +25,12 @@ export const FRAGMENT_OPTIONS: readonly OptionSpec[] = [
   { name: "ft_shm", kind: "value", default: "ftshm", help: "Accepted; statistics are in the counters" },
   { name: "ft_size", kind: "value", default: "500", help: "Fragment records" },
   { name: "ft_buckets", kind: "value", default: "500", help: "Further fragment records, where several meet" },
-  { name: "ft_frag", kind: "value", default: "100", help: "Fragments held at most, per queue; with --tun" },
+  {
+    name: "ft_frag",
+    kind: "value",
+    default: "100",
+    help: "Fragments held at most, per queue; with --tun; each for some ft_frag / (early fragments a second)",
+  },
   { name: "ft_ttl", kind: "value", default: "200", help: "Lifetime of records and held fragments in ms" },
   {
     name: "tier_dev",

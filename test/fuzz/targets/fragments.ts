@@ -13,7 +13,7 @@ import {
 import { FragmentKey } from "../../../src/dataplane/fragment-key.js";
 import { createFragmentMemory, type FragmentMemory } from "../../../src/dataplane/fragment-memory.js";
 import { Fragments, HELD_FRAGMENT } from "../../../src/dataplane/fragments.js";
-import { HeldFragments, sourceList } from "../../../src/dataplane/held-fragments.js";
+import { HeldFragments, sourceList, TRUST_MS } from "../../../src/dataplane/held-fragments.js";
 import type { Random } from "../../harness/random.js";
 import { FragmentModel } from "../../oracle/fragment-model.js";
 import { FragmentEvents } from "../fragment-events.js";
@@ -117,7 +117,15 @@ class Run {
       { slots: Math.max(slots, 1), slotBytes: 8, lifetimeMs: 1 },
       { wait() {}, stopWaiting() {} },
     );
-    const options = { lifetimeMs: LIFETIME_MS, isForgetful, slots, slotBytes, share, fwmarkOf: portsFwmark };
+    const options = {
+      lifetimeMs: LIFETIME_MS,
+      isForgetful,
+      slots,
+      slotBytes,
+      share,
+      trustMs: TRUST_MS,
+      fwmarkOf: portsFwmark,
+    };
     const sourceOf = (source: string) => sourceNumber(source, shared.seed, sourceMask);
     this.#model = new FragmentModel({ ...options, records: size > 8 ? 0 : 8, sourceOf }, setUp.workers);
   }
