@@ -50,7 +50,7 @@ export type NspUpdate = {
   readonly refusals: readonly Refusal[];
   /** Those that the last update did not have, for the log. */
   readonly newRefusals: readonly Refusal[];
-  /** `saved`: from an earlier run, until each list was heard and believed. */
+  /** `saved`: something of it is from an earlier run and was not heard since. */
   readonly origin: "saved" | "nsp";
 };
 
@@ -95,8 +95,8 @@ class Follower implements Disposable {
   readonly #knowledge: Knowledge;
   readonly #ending = new AbortController();
   readonly #streamWatches = new Map<string, AbortController>();
-  /** Lists that were heard from the server and believed. */
-  readonly #heard = new Set<string>();
+  /** Lists that the saved state told and the server has not yet. */
+  readonly #saved = new Set<string>();
   /** Watches that ended and have not been answered since. */
   readonly #broken = new Set<string>();
   #isConnected: boolean | null = null;
@@ -144,7 +144,7 @@ class Follower implements Disposable {
       "frontends",
       ...this.#knowledge.streams.flatMap(({ name }) => keysOf(name)),
     ];
-    return keys.every((key) => this.#heard.has(key)) ? "nsp" : "saved";
+    return keys.some((key) => this.#saved.has(key)) ? "saved" : "nsp";
   }
 
   /** Resolves when there may be something new; answers of one turn of the event loop are one change. */
@@ -198,11 +198,10 @@ class Follower implements Disposable {
 
   #take(key: string, answer: Uint8Array): void {
     const isNew = this.#knowledge.take(key, answer);
-    const isFirst = !this.#heard.has(key);
-    this.#heard.add(key);
+    const wasSaved = this.#saved.delete(key);
     if (isNew && key === "streams") this.#fitStreamWatches();
     if (isNew) this.#saveSoon();
-    if (isNew || isFirst) this.#wake();
+    if (isNew || wasSaved) this.#wake();
   }
 
   #fitStreamWatches(): void {
@@ -212,7 +211,7 @@ class Follower implements Disposable {
       controller.abort();
       this.#streamWatches.delete(name);
       for (const key of keysOf(name)) {
-        this.#heard.delete(key);
+        this.#saved.delete(key);
         this.#answered(key);
       }
     }
@@ -249,7 +248,9 @@ class Follower implements Disposable {
       const answers = loadState(state.folder, trench, conduit)?.answers ?? new Map<string, Uint8Array>();
       for (const key of ["streams", ...answers.keys()]) {
         const answer = answers.get(key);
-        if (answer !== undefined) this.#knowledge.take(key, answer);
+        if (answer === undefined) continue;
+        this.#knowledge.take(key, answer);
+        this.#saved.add(key);
       }
     } catch (error) {
       this.#tellFault(error);

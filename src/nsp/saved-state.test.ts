@@ -91,6 +91,18 @@ test("a restart without NSP serves at once what the last run knew, refusals incl
   expect(after.faults).toEqual([]);
 });
 
+test("a stream that comes while the NSP is followed is the NSP's word, not the saved state's", async () => {
+  const address = stage.address();
+  const store = storeOf(example);
+  await stage.serve(store, address);
+  const seen = stage.follow(address, { state: stateIn(stateFolder()) });
+  await expect.poll(() => seen.updates.length).toBe(1);
+  const { streams, ...others } = store.configuration;
+  store.configure({ ...others, streams: [...streams, { ...streams[0]!, name: "second" }] });
+  await expect.poll(() => seen.updates.at(-1)!.configuration.streams.length, { timeout: 5_000 }).toBe(2);
+  expect(new Set(seen.updates.map(({ origin }) => origin))).toEqual(new Set(["nsp"]));
+});
+
 test("a change is on disk soon, without an orderly end", async () => {
   const address = stage.address();
   const folder = stateFolder();
