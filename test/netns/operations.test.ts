@@ -1,6 +1,6 @@
 // What an operator asks the built programs: status, doctor, --debug, sysctl, signals, exit codes; in a network of its own.
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { readDataPlane } from "#tables";
@@ -325,4 +325,12 @@ test("R17: SIGTERM while the program still starts ends it with 0; SIGHUP reads t
   control!.kill("SIGHUP");
   await until("the file's reading", () => logged("configuration file read")[0] ?? null);
   expect(await end("SIGQUIT")).toBe(0);
+});
+
+test("R17: SIGTERM while the data plane still starts ends that too", async () => {
+  start();
+  const line = await until("the data plane's start", () => logged("data plane started")[0] ?? null, DEADLINE_MS);
+  const { pid } = (JSON.parse(line) as { extra_data: { pid: number } }).extra_data;
+  expect(await end("SIGTERM")).toBe(0);
+  expect(existsSync(`/proc/${pid}`)).toBe(false);
 });

@@ -45,6 +45,8 @@ export class DataPlane {
   /** Deaths shortly after a start, one after the other. */
   #quickDeaths = 0;
   #onExit: (() => void) | null = null;
+  /** Process of the data plane: of the start on, long before it is seen in the folder. */
+  #pid: number | null = null;
 
   constructor(options: DataPlaneOptions) {
     this.#options = options;
@@ -74,11 +76,11 @@ export class DataPlane {
     this.#spawn();
   }
 
-  /** Ends the data plane after it has answered what is queued; resolves when it is gone. */
+  /** Ends the data plane after it has answered what is queued, also one that is still starting; resolves when it is gone. */
   async stop(): Promise<void> {
     this.#isStopping = true;
-    const running = this.#counters.dataPlane();
-    if (running !== null) await this.#end(running.pid);
+    const pid = this.#pid ?? this.#counters.dataPlane()?.pid ?? null;
+    if (pid !== null) await this.#end(pid);
   }
 
   #spawn(): void {
@@ -93,6 +95,7 @@ export class DataPlane {
       this.#ended("it could not be started");
       return;
     }
+    this.#pid = child.pid;
     log.info("data plane started", { pid: child.pid });
     child.on("exit", (code, signal) => this.#ended(signal ?? `exit code ${code}`));
     void this.#tellWhenReady();
@@ -100,10 +103,13 @@ export class DataPlane {
 
   /** @returns false when there is no such process any more */
   #follow(pid: number): boolean {
-    return watchProcess(pid, () => this.#ended("adopted, cause unknown")) !== null;
+    const isThere = watchProcess(pid, () => this.#ended("adopted, cause unknown")) !== null;
+    if (isThere) this.#pid = pid;
+    return isThere;
   }
 
   #ended(cause: string): void {
+    this.#pid = null;
     this.#onExit?.();
     if (this.#isStopping) return;
     this.#options.onDown();
