@@ -16,13 +16,13 @@ import {
 } from "#steering";
 import { type Desired, evicted, FlowRules, MarkedTargets, tableName, toDesired } from "./desired.js";
 import { surplusInterfaces } from "./interfaces.js";
+import { KeptOffsets } from "./kept-offsets.js";
 import { assignOffsets, type Offsets } from "./offsets.js";
 import { OperatorLog } from "./operator-log.js";
 import { Probing } from "./probes.js";
 import { type Published, Publisher } from "./publish.js";
 import type { ReconcilerOptions } from "./reconciler-options.js";
 import { RepairWatch } from "./repairs.js";
-import { readOffsets, writeOffsets } from "./state-file.js";
 import {
   configurationStatus,
   countStreams,
@@ -77,10 +77,7 @@ export class Reconciler {
   #configuration: Configuration | null = null;
   #isFrontendAnnounced: boolean | null = null;
   #isStopping = false;
-  #offsets: Offsets;
-  #savedOffsets: string;
-  /** Those of which the last try to save them went well. */
-  #keptOffsets: Offsets | null = null;
+  readonly #offsets: KeptOffsets;
   #judgement = NOBODY;
   #published: Published = { changes: [], failures: [] };
   readonly #timer: TurnTimer;
@@ -104,8 +101,7 @@ export class Reconciler {
     this.#log = new TurnLog(options.log);
     this.#operatorLog = new OperatorLog(options.log, options.kernelPlace.targetInterfaces);
     this.#publisher = new Publisher(options.place);
-    this.#offsets = readOffsets(options.place.folder);
-    this.#savedOffsets = JSON.stringify([...this.#offsets]);
+    this.#offsets = new KeptOffsets(options.place.folder, options.offsetPlacement, options.log);
     const ask = (fwmarks: readonly number[]) => options.steering.probe(new Set(fwmarks));
     this.#probing = new Probing(options.probeIntervalMs, () => this.#usable(), ask);
   }
@@ -205,7 +201,7 @@ export class Reconciler {
   #reconcile(configuration: Configuration): readonly string[] {
     const { steering, isDataPlaneReady } = this.#options;
     const { wanted, desired, kernel, refusals, offsets, homeless } = this.#desiredOf(configuration);
-    const unsaved = this.#keepOffsets(offsets);
+    const unsaved = this.#offsets.keep(offsets);
     const plan = diff(kernel, steering.read());
     const failed = [...steering.apply(plan.additions)]; // make before break: the new beside the old
     this.#judge(desired, failed, refusals);
@@ -236,32 +232,17 @@ export class Reconciler {
     const { steering, offsetPlacement, kernelPlace } = this.#options;
     const last = this.#wanted;
     const isBlocked = this.#isFrontendAnnounced === false;
-    const isPlaced = last?.configuration.streams === configuration.streams && last.offsets === this.#offsets;
+    const isPlaced = last?.configuration.streams === configuration.streams && last.offsets === this.#offsets.current;
     if (isPlaced && last.configuration === configuration && last.isBlocked === isBlocked) return last;
     // Streams keep their marks while no frontend is there, and those that leave meanwhile free them (R13).
     const { offsets, refused: homeless } = isPlaced
       ? { offsets: last.offsets, refused: last.homeless }
-      : assignOffsets(configuration.streams, this.#offsets, offsetPlacement);
+      : assignOffsets(configuration.streams, this.#offsets.current, offsetPlacement);
     const wanted = isBlocked ? evicted(configuration) : configuration;
     const desired = toDesired(wanted, offsets, kernelPlace, this.#known);
     const { admitted: kernel, refusals } = admit(desired.kernel, steering.features, steering.memo); // what can be served of it
     this.#wanted = { configuration, isBlocked, wanted, desired, kernel, refusals, offsets, homeless };
     return this.#wanted;
-  }
-
-  /** @returns what could not be saved; the ranges are in force nevertheless */
-  #keepOffsets(offsets: Offsets): readonly string[] {
-    if (offsets === this.#keptOffsets) return [];
-    const text = JSON.stringify([...offsets]);
-    this.#offsets = offsets;
-    try {
-      if (text !== this.#savedOffsets) writeOffsets(this.#options.place.folder, offsets);
-      this.#savedOffsets = text;
-      this.#keptOffsets = offsets;
-      return [];
-    } catch (error) {
-      return [`fwmark ranges are not saved, a restart may give others: ${(error as Error).message}`];
-    }
   }
 
   #judge(desired: Desired, failed: readonly Failure[], refusals: readonly Refusal[]): void {
@@ -316,7 +297,7 @@ export class Reconciler {
   inForce(): readonly StreamCount[] {
     if (this.#configuration === null || this.#isFrontendAnnounced === false) return [];
     const { known } = this.#judgement;
-    return countStreams(this.#configuration, this.#offsets, known, this.#published.failures);
+    return countStreams(this.#configuration, this.#offsets.current, known, this.#published.failures);
   }
 
   #usable() {
@@ -335,7 +316,7 @@ export class Reconciler {
     const faults = new Map(this.#published.failures.map(({ name, message }) => [name, message]));
     const byStream = groupByStream(targets);
     const streams = (this.#configuration?.streams ?? []).map((stream) => {
-      const offset = this.#offsets.get(stream.name)?.offset ?? null;
+      const offset = this.#offsets.current.get(stream.name)?.offset ?? null;
       return streamStatus(stream, offset, byStream.get(stream.name) ?? [], faults.get(tableName(stream.name)));
     });
     const isReady = isDataPlaneReady();
