@@ -32,6 +32,9 @@ const ANY_PORT = "0-65535";
 /** Region of a stream's lookup table; operators know it by this name. */
 export const tableName = (stream: string) => `tshm-${stream}`;
 
+/** Name of a flow's rule. */
+export const ruleName = ({ stream, name }: Pick<Flow, "stream" | "name">) => `${tableName(stream)}-${name}`;
+
 /** Where in the kernel this instance works; given by settings. */
 export type KernelPlace = {
   readonly queue: NonNullable<DesiredKernel["queue"]>;
@@ -127,7 +130,7 @@ function flowOptions(flow: Flow): Readonly<Record<string, string>> & { readonly 
   const dports = ports(flow.destinationPorts);
   const sports = ports(flow.sourcePorts);
   return {
-    name: `${tableName(flow.stream)}-${flow.name}`,
+    name: ruleName(flow),
     target: tableName(flow.stream),
     prio: String(flow.priority),
     protocols: flow.protocols.join(","),

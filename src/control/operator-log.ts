@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from "node:util";
 import type { Configuration, Flow, Stream } from "#model";
 import { formatGateway, type KernelEvent } from "#steering";
-import { flowCommand, POSITIONS_PER_TARGET, tableName } from "./desired.js";
+import { flowCommand, POSITIONS_PER_TARGET, ruleName, tableName } from "./desired.js";
 import type { Surplus } from "./interfaces.js";
 import type { Offsets } from "./offsets.js";
 import type { KnownTarget, KnownTargets } from "./targets.js";
@@ -110,7 +110,7 @@ export class OperatorLog {
 
   #tellFlows(flows: readonly Flow[]): void {
     const before = this.#flows;
-    const now = new Map(flows.map((flow) => [`${tableName(flow.stream)}-${flow.name}`, flow]));
+    const now = new Map(flows.map((flow) => [ruleName(flow), flow]));
     for (const [name, flow] of now) {
       if (before.get(name) === flow) continue;
       if (!before.has(name))

@@ -12,6 +12,7 @@ import {
   updateStreamTable,
 } from "#tables";
 import { type Desired, type DesiredTable, mergeFlows, tableName } from "./desired.js";
+import type { InForce } from "./in-force.js";
 
 /** Where the tables are. */
 export type TablePlace = {
@@ -24,7 +25,11 @@ export type TablePlace = {
 /** A table, or the flow rules, that could not be put in force; what was in force before stays. */
 type PublishFailure = { readonly name: string; readonly message: string };
 
-export type Published = { readonly changes: readonly string[]; readonly failures: readonly PublishFailure[] };
+export type Published = {
+  readonly changes: readonly string[];
+  readonly failures: readonly PublishFailure[];
+  readonly inForce: InForce;
+};
 
 /** What was published, and what of. */
 type PublishedTable = Pick<DesiredTable, "maxTargets" | "targets"> & {
@@ -40,6 +45,7 @@ export class Publisher {
   /** As published, by name. */
   readonly #tables = new Map<string, PublishedTable>();
   #flows: readonly FlowRule[] | null = null;
+  #rules: ReadonlySet<string> = new Set();
   #names = "";
   /** Number of the flow rules in memory as we left them; null: not known. */
   #flowsGeneration: number | null = null;
@@ -71,7 +77,7 @@ export class Publisher {
     const names = [...desired.tables.keys()].join("\n");
     if (names !== this.#names) attempt(this.#place.folder, () => changes.push(...this.#deleteOthers(desired)));
     this.#names = failures.length === 0 ? names : "";
-    return { changes, failures };
+    return { changes, failures, inForce: { tables: this.#tables, rules: this.#rules } };
   }
 
   /**
@@ -132,6 +138,7 @@ export class Publisher {
     const before = this.#readFlowsGeneration();
     const { changed } = updateFlows(folder, flowsName, (present) => mergeFlows(present, flows), countOf);
     this.#flows = flows;
+    this.#rules = new Set(flows.map(({ name }) => name));
     // Any other number than the one we made says that somebody else has written meanwhile: then it is looked at again.
     const after = this.#readFlowsGeneration();
     const isOurs = before !== null && after === (changed ? (before + 1) >>> 0 : before);

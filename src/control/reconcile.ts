@@ -15,6 +15,7 @@ import {
   type Step,
 } from "#steering";
 import { type Desired, evicted, FlowRules, MarkedTargets, tableName, toDesired } from "./desired.js";
+import { countStreams, type StreamCount, withoutUnpublished } from "./in-force.js";
 import { surplusInterfaces } from "./interfaces.js";
 import { KeptOffsets } from "./kept-offsets.js";
 import { assignOffsets, type Offsets } from "./offsets.js";
@@ -23,16 +24,7 @@ import { Probing } from "./probes.js";
 import { type Published, Publisher } from "./publish.js";
 import type { ReconcilerOptions } from "./reconciler-options.js";
 import { RepairWatch } from "./repairs.js";
-import {
-  configurationStatus,
-  countStreams,
-  groupByStream,
-  idleTargets,
-  type Status,
-  type StreamCount,
-  streamStatus,
-  targetStatus,
-} from "./status.js";
+import { configurationStatus, groupByStream, idleTargets, type Status, streamStatus, targetStatus } from "./status.js";
 import { faultsOf, judge, NOBODY, usableMarks } from "./targets.js";
 import { TurnLog } from "./turn-log.js";
 import { TurnTimer } from "./turn-timer.js";
@@ -79,7 +71,7 @@ export class Reconciler {
   #isStopping = false;
   readonly #offsets: KeptOffsets;
   #judgement = NOBODY;
-  #published: Published = { changes: [], failures: [] };
+  #published: Published = { changes: [], failures: [], inForce: { tables: new Map(), rules: new Set() } };
   readonly #timer: TurnTimer;
   /** When the next turn is due; what the timer wakes for before is a verification. */
   #dueMs = Number.POSITIVE_INFINITY;
@@ -217,7 +209,7 @@ export class Reconciler {
     this.#setSurplusDown();
     this.#refusals = refusals;
     this.#log.refusals(refusals);
-    this.#operatorLog.turn({ wanted, offsets, known: this.#judgement.known });
+    this.#tellOperator(wanted, offsets);
     this.#tell(kernel, isServed ? plan : { ...plan, vips: [] }, failed, isServed ? [] : plan.vips);
     return [
       ...unsaved,
@@ -267,6 +259,13 @@ export class Reconciler {
     }
   }
 
+  #tellOperator(wanted: Configuration, offsets: Offsets): void {
+    const { known } = this.#judgement;
+    const { failures, inForce } = this.#published;
+    const told = failures.length === 0 ? { wanted, known } : withoutUnpublished(wanted, known, inForce);
+    this.#operatorLog.turn({ ...told, offsets });
+  }
+
   /** @param waiting steps that were left for later */
   #tell(desired: DesiredKernel, done: Plan, failed: readonly Failure[], waiting: readonly Step[]): void {
     const repairs = this.#repairs.turn(desired, done, [...failed.map(({ step }) => step), ...waiting]);
@@ -297,7 +296,7 @@ export class Reconciler {
   inForce(): readonly StreamCount[] {
     if (this.#configuration === null || this.#isFrontendAnnounced === false) return [];
     const { known } = this.#judgement;
-    return countStreams(this.#configuration, this.#offsets.current, known, this.#published.failures);
+    return countStreams(this.#configuration, this.#offsets.current, known, this.#published.inForce);
   }
 
   #usable() {
@@ -307,13 +306,14 @@ export class Reconciler {
 
   /** What is, and why. Plain data. */
   status(): Status {
-    const { steering, isDataPlaneReady, nowMs } = this.#options;
+    const { steering, isDataPlaneReady, nowMs, place } = this.#options;
     const isBlocked = this.#isFrontendAnnounced === false;
     const now = nowMs();
     const { known, served } = this.#judgement;
-    const tried = [...known.values()].map((one) => targetStatus(one, served, now));
+    const { failures, inForce } = this.#published;
+    const tried = [...known.values()].map((one) => targetStatus(one, served, inForce, now));
     const targets = [...tried, ...idleTargets(this.#configuration, tried, isBlocked)];
-    const faults = new Map(this.#published.failures.map(({ name, message }) => [name, message]));
+    const faults = new Map(failures.map(({ name, message }) => [name, message]));
     const byStream = groupByStream(targets);
     const streams = (this.#configuration?.streams ?? []).map((stream) => {
       const offset = this.#offsets.current.get(stream.name)?.offset ?? null;
@@ -323,7 +323,7 @@ export class Reconciler {
     const last = this.#lastTurn;
     const repair = this.#lastRepair;
     return {
-      ...configurationStatus(this.#configuration, streams, isBlocked),
+      ...configurationStatus(this.#configuration, streams, isBlocked, inForce, faults.get(place.flowsName)),
       isFrontendAnnounced: this.#isFrontendAnnounced,
       isStopping: this.#isStopping,
       isDataPlaneReady: isReady,

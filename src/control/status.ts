@@ -1,9 +1,9 @@
 import type { Configuration, Flow, Stream, Target, Vip } from "#model";
 import type { Refusal } from "#steering";
-import { tableName } from "./desired.js";
-import type { Offsets } from "./offsets.js";
+import { ruleName } from "./desired.js";
+import { type InForce, isInTable } from "./in-force.js";
 import type { TargetState } from "./target-state.js";
-import type { KnownTarget, KnownTargets } from "./targets.js";
+import type { KnownTarget } from "./targets.js";
 
 /** What the control plane does and why, as plain data: for `status`, `--debug`, metrics, health and availability. */
 export type Status = {
@@ -86,41 +86,24 @@ export function groupByStream(targets: readonly TargetStatus[]): ReadonlyMap<str
   return groups;
 }
 
-/** A stream in force. */
-export type StreamCount = { readonly name: string; readonly flows: number; readonly ready: number };
-
-/** Streams that have a range of fwmarks, with the flows whose rules are in force and the targets that are ready. */
-export function countStreams(
-  { streams, flows }: Configuration,
-  offsets: Offsets,
-  known: KnownTargets,
-  failures: readonly { readonly name: string }[],
-): readonly StreamCount[] {
-  const faulty = new Set(failures.map(({ name }) => name));
-  const counts = new Map(
-    streams.filter(({ name }) => offsets.has(name)).map(({ name }) => [name, { name, flows: 0, ready: 0 }]),
-  );
-  for (const { stream } of flows) {
-    const count = counts.get(stream);
-    if (count !== undefined && !faulty.has(tableName(stream))) count.flows++;
-  }
-  for (const { target, state } of known.values()) {
-    const count = counts.get(target.stream);
-    if (count !== undefined && state.kind === "ready") count.ready++;
-  }
-  return [...counts.values()];
-}
-
-/** Parts of a status that the configuration tells. */
+/**
+ * Parts of a status that the configuration tells.
+ * @param rulesFault why the flow rules could not be published
+ */
 export function configurationStatus(
   configuration: Configuration | null,
   streams: readonly StreamStatus[],
   isBlocked: boolean,
+  { rules }: InForce,
+  rulesFault = "wait for their turn",
 ): Pick<Status, "isConfigured" | "vips" | "flows" | "refusedFlows"> {
   const flows = configuration?.flows ?? [];
   const faults = new Map(streams.map(({ name, fault }) => [name, fault]));
-  const reasonOf = ({ stream }: Flow) =>
-    isBlocked ? "no frontend is announced" : (faults.get(stream) ?? `there is no stream ${stream}`);
+  const reasonOf = (flow: Flow) => {
+    if (isBlocked) return "no frontend is announced";
+    const fault = faults.get(flow.stream) ?? `there is no stream ${flow.stream}`;
+    return fault === "" && !rules.has(ruleName(flow)) ? `flow rules: ${rulesFault}` : fault;
+  };
   return {
     isConfigured: configuration !== null,
     vips: configuration?.vips ?? [],
@@ -167,16 +150,23 @@ export function streamStatus(
   return { name, maxTargets, offset, ...counts, isDesperate, fault };
 }
 
-export function targetStatus({ target, state }: KnownTarget, served: ReadonlySet<number>, nowMs: number): TargetStatus {
+const UNPUBLISHED = { state: "pending", cause: "notServed", reason: "its stream's table is not in force" } as const;
+
+export function targetStatus(
+  one: KnownTarget,
+  served: ReadonlySet<number>,
+  inForce: InForce,
+  nowMs: number,
+): TargetStatus {
+  const { target, state } = one;
   const { kind, cause, reason, sinceMs, returnsAtMs, flaps } = state;
+  const isPublished = isInTable(one, inForce);
   return {
     ...target,
-    state: kind,
-    cause,
-    reason,
+    ...(kind === "ready" && !isPublished ? UNPUBLISHED : { state: kind, cause, reason }),
     forMs: nowMs - sinceMs,
     returnsInMs: returnsAtMs === null ? null : Math.max(0, returnsAtMs - nowMs),
     flaps,
-    isServed: served.has(target.fwmark),
+    isServed: isPublished && served.has(target.fwmark),
   };
 }

@@ -308,11 +308,38 @@ test("R1, R2, R11: a table or rules that do not fit are told, the rest goes on, 
   expect(flowsFail).toMatch(/^nfqlb-flows: .*ENOSPC/);
   expect(status().streams.find(({ name }) => name === "big")!.fault).toContain("ENOSPC");
   expect(stage.served()).toEqual([5001, 5002, 5003]);
+  expect(stage.reconciler.inForce()).toEqual([{ name: "web", flows: 1, ready: 3 }]);
+  expect(status().refusedFlows).toHaveLength(4_000);
+  expect(status().refusedFlows[0]!.reason).toMatch(/^flow rules: .*ENOSPC/);
   expect(readFlows(folder, "nfqlb-flows").rules.map(({ rule }) => rule.name)).toEqual(["tshm-web-f"]);
   run("mount", "-o", "remount,size=64m", folder);
   await until("the table", () => (readdirSync(folder).includes("tshm-big") ? true : null));
   await until("all is well", () => (status().lastTurn!.failures.length === 0 ? true : null));
   expect(readFlows(folder, "nfqlb-flows").rules).toHaveLength(4_001);
+});
+
+test("R1, O7: a stream whose table cannot be made is told nowhere as served, until there is room", async () => {
+  stage[Symbol.dispose]();
+  const folder = `/dev/shm/reconcile-${folders++}`;
+  mkdirSync(folder);
+  run("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder);
+  stage = new ReconcilerStage(folder);
+  stage.reconciler.configure(configurationOf([target(1)], 5_000));
+  const status = () => stage.reconciler.status();
+  await until("the failure", () => ((status().lastTurn?.failures.length ?? 0) > 0 ? true : null));
+  const words = () => stage.lines.filter(({ data }) => data["instance"] === "web" || data["stream"] === "web");
+  expect(stage.reconciler.inForce()).toEqual([]);
+  expect(status()).toMatchObject({
+    isAvailable: false,
+    streams: [{ ready: 0, pending: 1, fault: expect.stringContaining("ENOSPC") }],
+    targets: [{ state: "pending", cause: "notServed", reason: "its stream's table is not in force", isServed: false }],
+  });
+  expect(words()).toEqual([]);
+  run("mount", "-o", "remount,size=64m", folder);
+  await until("the table", () => (status().isAvailable ? true : null));
+  expect(stage.reconciler.inForce()).toEqual([{ name: "web", flows: 1, ready: 1 }]);
+  expect(status().targets).toMatchObject([{ state: "ready", isServed: true }]);
+  expect(words().map(({ message }) => message)).toEqual(["Create LB stream", "Added target"]);
 });
 
 test("R12: a stream that goes while it is being made leaves nothing behind, at whatever moment", async () => {
