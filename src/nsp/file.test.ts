@@ -115,3 +115,26 @@ test("a changed file is read again, a faulty one is told once and leaves the las
   writeFileSync(path, example);
   await expect.poll(() => loads, { timeout: 5_000 }).toEqual([1, 2]);
 });
+
+test("without inotify the limit is named once and changes are found all the same", async () => {
+  const path = join(folder, "unwatched.yaml");
+  writeFileSync(path, example);
+  const loads: number[] = [];
+  const reasons: string[] = [];
+  const { stop } = watchConfigurationFile(
+    path,
+    ({ configuration }) => loads.push(configuration.targets.length),
+    () => {},
+    {
+      onUnwatched: (reason) => reasons.push(reason),
+      watch: () => {
+        throw Object.assign(new Error("EMFILE: too many open files, watch"), { code: "EMFILE" });
+      },
+    },
+  );
+  onTestFinished(stop);
+  expect(reasons).toEqual(["fs.inotify.max_user_instances is used up"]);
+  writeFileSync(path, example.slice(0, example.lastIndexOf("  - stream: web")));
+  await expect.poll(() => loads, { timeout: 10_000 }).toEqual([1]);
+  expect(reasons).toHaveLength(1);
+});

@@ -1,4 +1,4 @@
-import { statSync, watch } from "node:fs";
+import { type FSWatcher, statSync, watch as watchFolder } from "node:fs";
 import { dirname } from "node:path";
 import { type ConfigurationFile, type ConfigurationFileError, loadConfigurationFile } from "./file.js";
 
@@ -7,9 +7,23 @@ const SETTLE_MS = 50;
 /** How often the file is looked at in case a notification was missed. */
 const POLL_MS = 2_000;
 
+/** The kernel's limits by the error of a watch that goes beyond them; inotify_init(2), inotify_add_watch(2). */
+const LIMITS: Readonly<Record<string, string>> = {
+  EMFILE: "fs.inotify.max_user_instances is used up",
+  ENOSPC: "fs.inotify.max_user_watches is used up",
+};
+
+/** What is told of a file besides its contents, and by what it is watched. */
+export type FileWatchOptions = {
+  /** Changes cannot be told at once, with the reason; the file is looked at every 2 s. Told once. */
+  readonly onUnwatched?: (reason: string) => void;
+  /** Watches a folder, as node does. */
+  readonly watch?: (folder: string, onChange: () => void) => Pick<FSWatcher, "on" | "close">;
+};
+
 /**
  * Reads the file again whenever it changes, also when it is replaced by rename or through a symbolic link.
- * @param onLoad a new, faultless content
+ * @param onLoad a new, faultless content; throws a ConfigurationFileError for one that cannot be taken nevertheless
  * @param onError the file is faulty; told once per distinct fault. What was loaded before stays in force
  * @returns `check` looks at once, `stop` ends the watch
  */
@@ -17,14 +31,14 @@ export function watchConfigurationFile(
   path: string,
   onLoad: (file: ConfigurationFile) => void,
   onError: (error: ConfigurationFileError) => void,
+  { onUnwatched = () => {}, watch = watchFolder }: FileWatchOptions = {},
 ): { readonly check: () => void; readonly stop: () => void } {
   let seen = signature(path);
   let toldFault = "";
   const load = () => {
     try {
-      const file = loadConfigurationFile(path);
+      onLoad(loadConfigurationFile(path));
       toldFault = "";
-      onLoad(file);
     } catch (error) {
       const fault = error as ConfigurationFileError;
       if (fault.message !== toldFault) onError(fault);
@@ -38,16 +52,23 @@ export function watchConfigurationFile(
     load();
   };
   let settling: NodeJS.Timeout | null = null;
-  const watcher = watch(dirname(path), () => {
+  const onChange = () => {
     if (settling !== null) clearTimeout(settling);
     settling = setTimeout(look, SETTLE_MS);
-  });
-  watcher.on("error", () => {}); // the poll goes on
+  };
+  let watcher: ReturnType<typeof watch> | null = null;
+  try {
+    watcher = watch(dirname(path), onChange);
+    watcher.on("error", () => {}); // the poll goes on
+  } catch (error) {
+    const { code = "", message } = error as NodeJS.ErrnoException;
+    onUnwatched(LIMITS[code] ?? message);
+  }
   const poll = setInterval(look, POLL_MS);
   return {
     check: load,
     stop: () => {
-      watcher.close();
+      watcher?.close();
       clearInterval(poll);
       if (settling !== null) clearTimeout(settling);
     },

@@ -1,6 +1,7 @@
 import type { Log } from "#control";
 import {
   type ConfigurationFile,
+  ConfigurationFileError,
   loadConfigurationFile,
   NspStore,
   openTargetDatabase,
@@ -16,6 +17,10 @@ export type EmbeddedNspOptions = {
   readonly listen: readonly string[];
   /** Database instead of the file's. */
   readonly database?: string | undefined;
+  /** Why a new content of the file needs a restart, or null; one that does is refused as a whole. Default: none does. */
+  readonly needsRestart?: (file: ConfigurationFile) => string | null;
+  /** Why what the file says now is not in force; "": it is. */
+  readonly onFileFault?: (fault: string) => void;
   readonly log: Log;
 };
 
@@ -39,7 +44,14 @@ class ListenError extends Error {
  * @throws {ConfigurationFileError | DatabaseError} the file is faulty, the database cannot be used
  * @throws {ListenError} an address cannot be listened on
  */
-export async function startEmbeddedNsp({ path, listen, database, log }: EmbeddedNspOptions): Promise<EmbeddedNsp> {
+export async function startEmbeddedNsp({
+  path,
+  listen,
+  database,
+  needsRestart = () => null,
+  onFileFault = () => {},
+  log,
+}: EmbeddedNspOptions): Promise<EmbeddedNsp> {
   const file = loadConfigurationFile(path);
   const storage = await openDatabase(database ?? file.database, log);
   try {
@@ -55,11 +67,21 @@ export async function startEmbeddedNsp({ path, listen, database, log }: Embedded
     });
     const { check, stop } = watchConfigurationFile(
       path,
-      ({ configuration, entryTimeoutMs }) => {
+      (now) => {
+        const reason = needsRestart(now);
+        if (reason !== null) throw new ConfigurationFileError(path, [{ line: 0, key: "", value: "", reason }]);
         log.info("configuration file read", { path });
-        store.configure(configuration, entryTimeoutMs);
+        store.configure(now.configuration, now.entryTimeoutMs);
+        onFileFault("");
       },
-      ({ message }) => log.error("configuration file refused, the last good one stays in force", { error: message }),
+      ({ message }) => {
+        log.error("configuration file refused, the last good one stays in force", { error: message });
+        onFileFault(message);
+      },
+      {
+        onUnwatched: (reason) =>
+          log.warning("configuration file cannot be watched, it is looked at every 2 s", { path, reason }),
+      },
     );
     const close = async () => {
       stop();

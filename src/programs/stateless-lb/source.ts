@@ -23,6 +23,8 @@ export type Source = {
   readonly file: string | null;
   /** Reads the file again; null where there is none. */
   readonly reload: (() => void) | null;
+  /** Has changes told of why the file as it is now is not in force; "": it is. */
+  readonly onFileFault: (tell: (fault: string) => void) => void;
   readonly close: () => Promise<void>;
 };
 
@@ -46,6 +48,7 @@ export function meshSource(settings: Settings): Source {
     stateFolder: stateFolder === "off" ? null : stateFolder || shmFolder,
     file: null,
     reload: null,
+    onFileFault: () => {},
     close: async () => {},
   };
 }
@@ -54,22 +57,46 @@ export function meshSource(settings: Settings): Source {
 export async function fileSource(path: string, { conduitName }: Settings, log: Log): Promise<Source> {
   const folder = new PrivateFolder();
   const address = `unix:${join(folder.path, "nsp.sock")}`;
-  const { file, reload, close } = await startEmbeddedNsp({ path, listen: [address], log }).catch((error: unknown) => {
+  const place = { trench: "", conduit: "" }; // of the start: interfaces, metrics and watches go by it
+  let tellFault: (fault: string) => void = () => {};
+  const { file, reload, close } = await startEmbeddedNsp({
+    path,
+    listen: [address],
+    needsRestart: (now) => needsRestart(now, place),
+    onFileFault: (fault) => tellFault(fault),
+    log,
+  }).catch((error: unknown) => {
     folder[Symbol.dispose]();
     throw error;
   });
+  place.trench = file.configuration.trench!.name;
+  place.conduit = chooseConduit(file, conduitName);
   return {
     address,
-    trench: file.configuration.trench!.name,
-    conduit: chooseConduit(file, conduitName),
+    ...place,
     stateFolder: null, // the file is there
     file: path,
     reload,
+    onFileFault: (tell) => {
+      tellFault = tell;
+    },
     close: async () => {
       await close();
       folder[Symbol.dispose]();
     },
   };
+}
+
+/** Taken as it is, a file with other names would take everything away: what is served is asked for by its name. */
+function needsRestart(
+  { configuration }: ConfigurationFile,
+  { trench, conduit }: { readonly trench: string; readonly conduit: string },
+): string | null {
+  const name = configuration.trench!.name;
+  if (name !== trench) return `needs a restart: trench ${trench} is served, the file has trench ${name}`;
+  const names = configuration.conduits.map((one) => one.name);
+  if (names.includes(conduit)) return null;
+  return `needs a restart: conduit ${conduit} is served, the file has ${names.join(", ")}`;
 }
 
 function chooseConduit({ configuration }: ConfigurationFile, wanted: string): string {
