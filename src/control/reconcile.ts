@@ -6,7 +6,6 @@ import {
   type Failure,
   formatEvent,
   formatPlan,
-  formatStep,
   type KernelEvent,
   NOTHING_DESIRED,
   type Plan,
@@ -268,9 +267,11 @@ export class Reconciler {
 
   /** @param waiting steps that were left for later */
   #tell(desired: DesiredKernel, done: Plan, failed: readonly Failure[], waiting: readonly Step[]): void {
-    const repairs = this.#repairs.turn(desired, done, [...failed.map(({ step }) => step), ...waiting]);
-    if (repairs.length > 0)
-      this.#lastRepair = { atMs: this.#options.nowMs(), commands: repairs.flatMap(formatStep).slice(0, MOST_COMMANDS) };
+    const nowMs = this.#options.nowMs();
+    const open = [...failed.map(({ step }) => step), ...waiting];
+    const repairs = this.#repairs.turn(desired, done, open, [], nowMs);
+    const commands = [...repairs.kernel, ...repairs.tables];
+    if (commands.length > 0) this.#lastRepair = { atMs: nowMs, commands: commands.slice(0, MOST_COMMANDS) };
     this.#log.work(done, this.#published.changes, repairs, this.#repairs.count, failed.length);
     this.#steps = planLength(done);
   }
@@ -341,6 +342,7 @@ export class Reconciler {
       ...this.#counts,
       repairs: this.#repairs.count,
       lastRepair: repair && { agoMs: now - repair.atMs, commands: repair.commands },
+      repairStorms: this.#repairs.storms(now).map(({ what, count, lastMs }) => ({ what, count, agoMs: now - lastMs })),
       overruns: steering.overruns,
     };
   }

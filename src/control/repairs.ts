@@ -1,4 +1,13 @@
 import { type DesiredKernel, formatStep, type Plan, type Step } from "#steering";
+import { type RepairStorm, RepairStorms } from "./repair-storms.js";
+
+/** What one turn put right: commands of the kernel's changes, and tables. */
+export type Repairs = {
+  readonly kernel: readonly string[];
+  readonly tables: readonly string[];
+  /** What has been put right so often now that somebody must be undoing it. */
+  readonly storms: readonly RepairStorm[];
+};
 
 /**
  * Tells a repair from a change: once a desired state has been worked on, whatever else has to be done for it later undoes
@@ -7,22 +16,35 @@ import { type DesiredKernel, formatStep, type Plan, type Step } from "#steering"
 export class RepairWatch {
   #desired: DesiredKernel | null = null;
   #open: ReadonlySet<string> = new Set();
-  /** Steps that were repairs, since the start. */
+  readonly #storms = new RepairStorms();
+  /** Steps that were repairs, and tables, since the start. */
   count = 0;
 
   /**
    * @param plan what this turn did
    * @param open steps that failed, or wait for something: that they come again is no repair
-   * @returns the steps that were repairs
+   * @param tables tables, and the flow rules, that somebody else had changed and that were published anew
    */
-  turn(desired: DesiredKernel, { additions, vips, removals }: Plan, open: readonly Step[]): readonly Step[] {
+  turn(
+    desired: DesiredKernel,
+    { additions, vips, removals }: Plan,
+    open: readonly Step[],
+    tables: readonly string[],
+    nowMs: number,
+  ): Repairs {
     const done = [...additions, ...vips, ...removals];
     const isOld = done.length > 0 && this.#desired !== null && isSame(this.#desired, desired);
     const repairs = isOld ? done.filter((step) => !this.#open.has(keyOf(step))) : [];
-    this.count += repairs.length;
+    this.count += repairs.length + tables.length;
     this.#desired = desired;
     this.#open = new Set(open.map(keyOf));
-    return repairs;
+    const things = [...repairs.map((step) => formatStep(step)[0] ?? ""), ...tables];
+    const storms = things.length === 0 ? [] : this.#storms.repaired(things, nowMs);
+    return { kernel: repairs.flatMap(formatStep), tables, storms };
+  }
+
+  storms(nowMs: number): readonly RepairStorm[] {
+    return this.#storms.now(nowMs);
   }
 }
 

@@ -33,6 +33,8 @@ export type Status = {
   readonly repairs: number;
   /** Commands of the turn that last did so, and how long ago in ms; null: none has. */
   readonly lastRepair: { readonly agoMs: number; readonly commands: readonly string[] } | null;
+  /** What was put right so often in the last minute that somebody must be undoing it; when last, in ms. */
+  readonly repairStorms: readonly { readonly what: string; readonly count: number; readonly agoMs: number }[];
   /** How often the kernel's events ran over, and how often a reading differed from them. */
   readonly overruns: number;
   readonly driftsFound: number;

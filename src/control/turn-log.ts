@@ -1,4 +1,5 @@
-import { formatPlan, formatStep, type Plan, planLength, type Refusal, type Step } from "#steering";
+import { formatPlan, formatStep, type Plan, planLength, type Refusal } from "#steering";
+import type { Repairs } from "./repairs.js";
 
 /** What the loop may log; the keys of `data` are for machines. */
 export type Log = {
@@ -41,11 +42,15 @@ export class TurnLog {
   }
 
   /** @param repairsInAll since the start, these among them */
-  work(done: Plan, changes: readonly string[], repairs: readonly Step[], repairsInAll: number, failures: number): void {
+  work(done: Plan, changes: readonly string[], repairs: Repairs, repairsInAll: number, failures: number): void {
     for (const step of [...done.additions, ...done.vips, ...done.removals])
       this.#log.trace("kernel changed", () => ({ commands: formatStep(step) }));
-    if (repairs.length > 0) {
-      this.#log.info("repaired", { kernel: repairs.flatMap(formatStep).slice(0, MAX_LINES), repairs: repairsInAll });
+    const { kernel, tables, storms } = repairs;
+    if (kernel.length + tables.length > 0) {
+      const all = { kernel: kernel.slice(0, MAX_LINES), ...(tables.length === 0 ? {} : { tables }) };
+      this.#log.info("repaired", { ...all, repairs: repairsInAll });
+      for (const { what, count } of storms)
+        this.#log.error("repaired again and again, another program undoes it", { what, timesInAMinute: count });
     } else if (planLength(done) > 0 || changes.length > 0) {
       this.#log.info("reconciled", { changes, kernel: formatPlan(done).slice(0, MAX_LINES), failures });
     }

@@ -23,11 +23,11 @@ const content: StatusContent = {
   startedAt: AT,
   phase: "serving",
   failure: null,
-  source: { address: "nsp:7778", trench: "t", conduit: "c", file: null },
+  source: { address: "nsp:7778", trench: "t", conduit: "c", file: null, fileFault: "" },
   nsp: { isConnected: true, since: AT, reason: "" },
   refusals: [],
   lastTurn: { at: AT, durationMs: 3, error: null },
-  repairs: { count: 0, last: null },
+  repairs: { count: 0, last: null, storms: [] },
   configurationFrom: "nsp",
   isServed: true,
   faults: [],
@@ -55,7 +55,7 @@ const dataPlane = {
   flows: [],
   targets: [],
 };
-const document: StatusDocument = { version: 2, writtenAt: AT, ...content };
+const document: StatusDocument = { version: 3, writtenAt: AT, ...content };
 const well: Situation = {
   controlPlane: { state: "running", since: null, document, problem: "" },
   dataPlane,
@@ -75,14 +75,17 @@ const ended = (failure: string | null) =>
   });
 
 test("the lock is one process's, and tells whether and when somebody lived", () => {
-  expect(readLife(folder)).toBeNull();
+  const life = (laterMs = 0) => readLife(folder, new Date(Date.now() + laterMs));
+  expect(life()).toBeNull();
   const first = ControlLock.take(folder)!;
   expect(ControlLock.take(folder)).toBeNull();
-  expect(readLife(folder)).toMatchObject({ isAlive: true });
+  expect(life()).toMatchObject({ isAlive: true, isHanging: false });
+  expect(life(5_500)).toMatchObject({ isHanging: false });
+  expect(life(20_000)).toMatchObject({ isAlive: true, isHanging: true });
   first[Symbol.dispose]();
-  const life = readLife(folder)!;
-  expect(life.isAlive).toBe(false);
-  expect(Math.abs(life.lastSeen.getTime() - Date.now())).toBeLessThan(5_000);
+  expect(life()).toMatchObject({ isAlive: false, isHanging: false });
+  expect(life(20_000)).toMatchObject({ isAlive: false, isHanging: false });
+  expect(Math.abs(life()!.lastSeen.getTime() - Date.now())).toBeLessThan(5_000);
   ControlLock.take(folder)![Symbol.dispose]();
 });
 
@@ -90,10 +93,10 @@ test("the document is replaced whole, and one of another version is refused", ()
   expect(readStatus(folder)).toBeNull();
   writeStatus(folder, content, NOW);
   writeStatus(folder, { ...content, pid: 9 }, NOW);
-  expect(readStatus(folder)).toEqual({ version: 2, writtenAt: NOW.toISOString(), ...content, pid: 9 });
+  expect(readStatus(folder)).toEqual({ version: 3, writtenAt: NOW.toISOString(), ...content, pid: 9 });
   expect(readdirSync(folder)).toEqual(["stateless-lb-status.json"]);
   writeFileSync(join(folder, "stateless-lb-status.json"), '{"version":1}');
-  expect(() => readStatus(folder)).toThrow("version 1 of the status document, version 2 is known here");
+  expect(() => readStatus(folder)).toThrow("version 1 of the status document, version 3 is known here");
 });
 
 test("changes gather: a burst is two writes at most, and the last word is written at once", async () => {
@@ -143,6 +146,7 @@ test("a turn in the document: ready, pending with every reason, no marks", () =>
     failedTurns: 1,
     repairs: 3,
     lastRepair: { agoMs: 5_000, commands: ["ip -4 rule add …"] },
+    repairStorms: [{ what: "ip -4 rule add …", count: 11, agoMs: 5_000 }],
     overruns: 0,
     driftsFound: 0,
   };
@@ -155,16 +159,32 @@ test("a turn in the document: ready, pending with every reason, no marks", () =>
   expect(turn).toMatchObject({
     faults: ["no table", "port NAT n refused: no"],
     lastTurn: { at: NOW.toISOString(), durationMs: 1.3 },
-    repairs: { count: 3, last: { at: "2026-03-04T05:06:32.000Z", commands: ["ip -4 rule add …"] } },
+    repairs: {
+      count: 3,
+      last: { at: "2026-03-04T05:06:32.000Z", commands: ["ip -4 rule add …"] },
+      storms: [{ what: "ip -4 rule add …", count: 11, lastAt: "2026-03-04T05:06:32.000Z" }],
+    },
   });
 });
 
 test("repairs are shown: how many, the last one and when; they do not mean that something does not work", () => {
   const { text, isWell } = withDocument({
-    repairs: { count: 7, last: { at: AT, commands: ["nft add table inet x", "more"] } },
+    repairs: { count: 7, last: { at: AT, commands: ["nft add table inet x", "more"] }, storms: [] },
   });
   expect(text).toContain("repairs            ok     7, the last 30 s ago: nft add table inet x, …\n");
   expect(isWell).toBe(true);
+});
+
+test("repairs that do not last are a fault, with the likely cause, for a minute", () => {
+  const last = { at: AT, commands: ["nft add table inet x"] };
+  const stormAt = (lastAt: string) => ({
+    repairs: { count: 90, last, storms: [{ what: "nft add table inet x", count: 11, lastAt }] },
+  });
+  const { text, isWell } = withDocument(stormAt(AT));
+  expect(isWell).toBe(false);
+  expect(text).toMatch(/repairs +FAULT +90, the last 30 s ago/);
+  expect(text).toMatch(/- put right 11 times within a minute, .*: nft add table inet x; a second load balancer/);
+  expect(withDocument(stormAt("2026-03-04T05:05:00.000Z")).isWell).toBe(true);
 });
 
 test("all is well only when everything works", () => {
@@ -191,12 +211,20 @@ test("each thing that does not work is said with its reason", () => {
       ended("the data plane keeps dying: exit code 1"),
       /FAULT +gave up \(the data plane keeps dying: exit code 1\), 30 s/,
     ],
+    [
+      screen({ controlPlane: { ...well.controlPlane, state: "hanging", since: AT } }),
+      /hangs, last sign of life, 30 s ago/,
+    ],
     [screen({ controlPlane: { state: "never seen", since: null, document: null, problem: "" } }), /none has ever/],
     [screen({ controlPlane: { ...well.controlPlane, document: null, problem: "version 9" } }), /- version 9/],
     [withDocument({ nsp: { isConnected: false, since: AT, reason: "refused" } }), /- NSP nsp:7778: refused/],
     [withDocument({ lastTurn: { at: AT, durationMs: 1, error: "EPERM" } }), /the last turn broke off: EPERM/],
     [withDocument({ refusals: ["flow x: no"] }), /- refused: flow x: no/],
     [withDocument({ faults: ["nft: ENOMEM"] }), /- nft: ENOMEM/],
+    [
+      withDocument({ source: { ...content.source, file: "f", fileFault: "f:3: no" } }),
+      /- the configuration file is not in force: f:3: no/,
+    ],
     [withDocument({ flows: [] }), /stream web: no flow leads to it/],
     [withDocument({ streams: [{ name: "web", maxTargets: 1, offset: null }] }), /no fwmarks are left/],
     [withDocument({ isServed: false }), /VIPs +WAIT +1, not queued yet/],

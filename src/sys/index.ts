@@ -40,4 +40,4 @@ export {
 } from "./socket.js";
 export { Stopwatch } from "./stopwatch.js";
 export { interfaceIndex, interfaceMtu, openTun } from "./tun.js";
-export { connectAbstract, listenAbstract, peerCredentials } from "./unix.js";
+export { connectAbstract, listenAbstract, listenerOf, peerCredentials } from "./unix.js";

@@ -3,7 +3,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, onTestFinished, test } from "vitest";
 import {
+  closeDescriptor,
+  connectAbstract,
   isRangeLocked,
+  listenAbstract,
+  listenerOf,
   MappedFile,
   NetlinkSocket,
   raiseReceiveBuffer,
@@ -80,4 +84,18 @@ test("a socket option that is no int is refused: cut to 32 bits it would be anot
   for (const value of [2 ** 31, 2 ** 32, -(2 ** 31) - 1, 0.5, Number.NaN]) {
     expect(() => setSocketOption(socket.fd, SOL_SOCKET, SO_RCVBUF, value)).toThrow(RangeError);
   }
+});
+
+test("an abstract unix name is one socket's, tells its process, and is free when that is closed", () => {
+  const name = `sys-test-${process.pid}`;
+  expect(listenerOf(name)).toBeNull();
+  const fd = listenAbstract(name);
+  expect(() => listenAbstract(name)).toThrow(/bind @sys-test.*EADDRINUSE/);
+  for (let i = 0; i < 2_000; i++) listenerOf(name); // nobody takes them off the queue: asking must not wait then
+  expect(listenerOf(name)).toBeNull();
+  closeDescriptor(fd);
+  expect(() => connectAbstract(name)).toThrow(/ECONNREFUSED/);
+  const again = listenAbstract(name);
+  expect(listenerOf(name)).toBe(process.pid);
+  closeDescriptor(again);
 });

@@ -1,5 +1,5 @@
 import { check, libc } from "./libc.js";
-import { AF_UNIX, closeDescriptor, openSocket, SOCK_STREAM, SOL_SOCKET } from "./socket.js";
+import { AF_UNIX, closeDescriptor, openSocket, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET } from "./socket.js";
 
 const SO_PEERCRED = 17;
 const BACKLOG = 1024;
@@ -30,6 +30,21 @@ export function listenAbstract(name: string): number {
 export function connectAbstract(name: string): number {
   const address = abstractAddress(name);
   return withSocket((fd) => check("connect", libc.connect(fd, address, address.length), `@${name}`));
+}
+
+/**
+ * The process that listens on an abstract unix name, when it is seen from here; null: it is not, or nobody does, or too
+ * many wait for it to be heard. Asks without waiting.
+ */
+export function listenerOf(name: string): number | null {
+  const address = abstractAddress(name);
+  const fd = openSocket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+  try {
+    if (libc.connect(fd, address, address.length) < 0) return null;
+    return peerCredentials(fd).pid || null; // 0: of another pid namespace
+  } finally {
+    closeDescriptor(fd);
+  }
 }
 
 /** The process at the other end of a unix stream socket, when it connected; `struct ucred` { pid, uid, gid }. @throws {SysError} */

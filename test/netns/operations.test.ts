@@ -272,6 +272,43 @@ test("a second control plane on the same folder is refused, the first one serves
   expect(invoke(["status"]).out).toMatch(/control plane +ok/);
 });
 
+test("a second control plane in the same network namespace is refused, whatever its folder", () => {
+  mkdirSync("/dev/shm/other");
+  const second = invoke(["--config", CONFIG], { NSM_LOG_LEVEL: "", NFQLB_SHM_DIR: "/dev/shm/other" });
+  expect(second.code).toBe(1);
+  expect(second.error).toBe(
+    `stateless-lb: another stateless-lb (pid ${control!.pid}) works in this network namespace: end it, or run this one in a network namespace of its own\n`,
+  );
+  expect(invoke(["status"]).out).toMatch(/control plane +ok/);
+});
+
+test("a file that renames what is served needs a restart: the last good one stays in force, and status says so", async () => {
+  for (const [from, to, reason] of [
+    ["name: demo", "name: other", "needs a restart: trench demo is served, the file has trench other"],
+    ["load-balancer", "lb", "needs a restart: conduit load-balancer is served, the file has lb"],
+  ] as const) {
+    writeFileSync(CONFIG, CONFIGURATION.replaceAll(from, to));
+    const screen = await untilStatus(/the configuration file is not in force/);
+    expect(screen).toContain(`not in force: ${CONFIG}:0: ${reason}\n`);
+    expect(screen).toMatch(/stream web +FAULT +1 of 2 targets ready/);
+    const lines = () => logged("configuration file refused").filter((line) => line.includes(reason));
+    await until("the log's word", () => lines()[0] ?? null);
+    expect(lines()).toHaveLength(1);
+    writeFileSync(CONFIG, CONFIGURATION);
+    await until("the file's reading", () => (invoke(["status"]).out.includes("not in force") ? null : true));
+  }
+  expect(logged("Evict streams").concat(logged("LB stream terminated"))).toEqual([]);
+});
+
+test("status and doctor tell a control plane that hangs", async () => {
+  control!.kill("SIGSTOP");
+  const screen = await untilStatus(/control plane +FAULT +hangs, last sign of life, \d+ s ago/);
+  expect(screen).toMatch(/- the control plane hangs \(pid \d+\)/);
+  expect(invoke(["doctor"]).out).toMatch(/FAULT {3}control plane: pid \d+, hangs, last sign of life/);
+  control!.kill("SIGCONT");
+  await untilStatus(/control plane +ok/);
+});
+
 test("status tells a control plane that died from one that ended, and since when", async () => {
   await end("SIGKILL");
   const dead = invoke(["status"]);

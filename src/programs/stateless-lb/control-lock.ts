@@ -1,13 +1,17 @@
-import { closeSync, constants, futimesSync, openSync, readFileSync, statSync, writeSync } from "node:fs";
+import { closeSync, constants, fstatSync, futimesSync, openSync, readFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
-import { isRangeLocked, tryLockRange } from "#sys";
+import { closeDescriptor, isRangeLocked, listenAbstract, listenerOf, tryLockRange } from "#sys";
 
 const NAME = "stateless-lb.lock";
 /** The owner's sign of life is the file's time; so old it is at most. */
 const BEAT_MS = 2_000;
+/** An owner that has not given a sign of life for so long hangs. */
+const HANG_MS = 3 * BEAT_MS;
+/** Abstract unix socket that is a network namespace's lock. */
+const NETWORK_NAME = "stateless-lb";
 
-/** Whether a control plane works on a folder, and when it was last heard of. */
-export type Life = { readonly isAlive: boolean; readonly lastSeen: Date };
+/** Whether a control plane works on a folder, and when it was last heard of. `isHanging`: it lives, and does nothing. */
+export type Life = { readonly isAlive: boolean; readonly isHanging: boolean; readonly lastSeen: Date };
 
 /**
  * The right to be the control plane of a folder: a lock that dies with its holder, and the sign of life for those who
@@ -43,8 +47,40 @@ export class ControlLock implements Disposable {
   }
 }
 
+/**
+ * The right to be the control plane of this network namespace: the name of an abstract unix socket, which belongs to the
+ * namespace and is free again the moment its holder is gone. Two control planes there would take each other's rules for
+ * leftovers, whatever their folders.
+ */
+export class NetworkLock implements Disposable {
+  readonly #fd: number;
+
+  private constructor(fd: number) {
+    this.#fd = fd;
+  }
+
+  /** @returns null: another process holds it */
+  static take(): NetworkLock | null {
+    try {
+      return new NetworkLock(listenAbstract(NETWORK_NAME));
+    } catch (error) {
+      if ((error as { errno?: unknown }).errno === "EADDRINUSE") return null;
+      throw error;
+    }
+  }
+
+  [Symbol.dispose](): void {
+    closeDescriptor(this.#fd);
+  }
+}
+
+/** Pid of the control plane of this network namespace, or null when it can't be told: it may live in another pid namespace. */
+export function networkHolder(): number | null {
+  return listenerOf(NETWORK_NAME);
+}
+
 /** null: none has ever worked on this folder. */
-export function readLife(folder: string): Life | null {
+export function readLife(folder: string, now: Date): Life | null {
   let fd: number;
   try {
     fd = openSync(join(folder, NAME), "r");
@@ -53,7 +89,9 @@ export function readLife(folder: string): Life | null {
     throw error;
   }
   try {
-    return { isAlive: isRangeLocked(fd, 0, 1), lastSeen: statSync(join(folder, NAME)).mtime };
+    const isAlive = isRangeLocked(fd, 0, 1);
+    const lastSeen = fstatSync(fd).mtime;
+    return { isAlive, isHanging: isAlive && now.getTime() - lastSeen.getTime() > HANG_MS, lastSeen };
   } finally {
     closeSync(fd);
   }

@@ -41,6 +41,10 @@ function checkControlPlane({ controlPlane: { state, since, document, problem } }
     if (error !== null) return fault(what, `its last turn broke off: ${error}`, "see its log");
     return ok(what, `pid ${document.pid}, since ${document.startedAt}`);
   }
+  if (state === "hanging") {
+    const pid = document === null ? "" : `pid ${document.pid}, `;
+    return fault(what, `${pid}hangs, last sign of life ${since}`, "is it stopped? End it, and start another");
+  }
   const found = state === "never seen" ? "none has worked on this folder" : `${state} since ${since}`;
   return fault(what, found, "start stateless-lb; NFQLB_SHM_DIR has to be the same here and there");
 }

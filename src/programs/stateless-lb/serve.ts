@@ -5,7 +5,7 @@ import { formatRefusal } from "#nsp";
 import { Steering } from "#steering";
 import { CounterFile, ensureFlows } from "#tables";
 import { SettledMemory } from "../settled-memory.js";
-import { ControlLock, holderOf } from "./control-lock.js";
+import { ControlLock, holderOf, NetworkLock, networkHolder } from "./control-lock.js";
 import { DataPlane } from "./data-plane.js";
 import { StartError } from "./failure.js";
 import { InstanceState } from "./instance-state.js";
@@ -91,12 +91,13 @@ async function run(
   signals: Signals,
 ): Promise<void> {
   const { shmFolder } = settings;
-  using lock = takeLock(shmFolder);
-  void lock;
+  using _lock = takeLock(shmFolder);
+  using _networkLock = takeNetworkLock();
   const told = signals.untilEnd(source.reload);
   const status = new StatusWriter(shmFolder, firstStatus(source), (error) =>
     log.error("status cannot be written", { error }),
   );
+  source.onFileFault((fileFault) => status.update({ source: { ...firstStatus(source).source, fileFault } }));
   ensureFlows(shmFolder, FLOWS);
   const isAlone = source.file !== null;
   const late = { control: null as Reconciler | null, wake: () => {}, refresh: () => {} }; // of what is made further down
@@ -206,7 +207,17 @@ function takeLock(folder: string): ControlLock {
   }
   if (lock !== null) return lock;
   throw new StartError(
-    `another stateless-lb (pid ${holderOf(folder)}) works on ${folder}: end it, or set NFQLB_SHM_DIR to a folder of its own`,
+    `another stateless-lb (pid ${holderOf(folder)}) works on ${folder}: end it; one in another network namespace needs a folder of its own (NFQLB_SHM_DIR)`,
+  );
+}
+
+/** @throws {StartError} another control plane works in this network namespace */
+function takeNetworkLock(): NetworkLock {
+  const lock = NetworkLock.take();
+  if (lock !== null) return lock;
+  const pid = networkHolder();
+  throw new StartError(
+    `another stateless-lb (${pid === null ? "its pid is not seen from here" : `pid ${pid}`}) works in this network namespace: end it, or run this one in a network namespace of its own`,
   );
 }
 
@@ -217,11 +228,11 @@ function firstStatus({ address, trench, conduit, file }: Source): StatusContent 
     startedAt: new Date().toISOString(),
     phase: "starting",
     failure: null,
-    source: { address, trench, conduit, file },
+    source: { address, trench, conduit, file, fileFault: "" },
     nsp: { isConnected: false, since: null, reason: "" },
     refusals: [],
     lastTurn: null,
-    repairs: { count: 0, last: null },
+    repairs: { count: 0, last: null, storms: [] },
     configurationFrom: null,
     isServed: false,
     faults: [],

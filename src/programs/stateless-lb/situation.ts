@@ -20,8 +20,8 @@ export type TargetSituation = Omit<TargetStatus, "state"> & {
 /** The load balancer of this host at one moment, as another process sees it. */
 export type Situation = {
   readonly controlPlane: {
-    readonly state: "running" | "ended" | "dead" | "never seen";
-    /** When it ended, or was last heard of; null while it runs. */
+    readonly state: "running" | "hanging" | "ended" | "dead" | "never seen";
+    /** When it ended, or was last heard of; null while it runs. `hanging`: its process is there and does nothing. */
     readonly since: string | null;
     /** What it said last; null: nothing that can be read. */
     readonly document: StatusDocument | null;
@@ -41,7 +41,7 @@ export function readSituation(folder: string): Situation {
 }
 
 function readControlPlane(folder: string): Situation["controlPlane"] {
-  const life = readLife(folder);
+  const life = readLife(folder, new Date());
   let document: StatusDocument | null = null;
   let problem = "";
   try {
@@ -50,8 +50,8 @@ function readControlPlane(folder: string): Situation["controlPlane"] {
     problem = (error as Error).message;
   }
   if (life === null) return { state: "never seen", since: null, document, problem };
-  if (life.isAlive) return { state: "running", since: null, document, problem };
-  const state = document?.phase === "ended" ? "ended" : "dead";
+  if (life.isAlive && !life.isHanging) return { state: "running", since: null, document, problem };
+  const state = life.isHanging ? "hanging" : document?.phase === "ended" ? "ended" : "dead";
   return { state, since: life.lastSeen.toISOString(), document, problem };
 }
 

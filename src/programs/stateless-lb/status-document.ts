@@ -2,7 +2,7 @@ import { readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 /** Changes whenever a reader of the last version would misread; readers refuse any other. */
-const VERSION = 2;
+const VERSION = 3;
 const NAME = "stateless-lb-status.json";
 
 /** A target as the control plane sees it. */
@@ -38,6 +38,8 @@ export type StatusDocument = {
     readonly conduit: string;
     /** Configuration file of an embedded NSP, or null. */
     readonly file: string | null;
+    /** Why what that file says now is not in force; empty when it is. */
+    readonly fileFault: string;
   };
   /** `since`: null until it was heard or lost once. */
   readonly nsp: { readonly isConnected: boolean; readonly since: string | null; readonly reason: string };
@@ -49,6 +51,8 @@ export type StatusDocument = {
   readonly repairs: {
     readonly count: number;
     readonly last: { readonly at: string; readonly commands: readonly string[] } | null;
+    /** What was put right more than ten times within a minute, and when last. */
+    readonly storms: readonly { readonly what: string; readonly count: number; readonly lastAt: string }[];
   };
   /** Who told the configuration in force; null: there is none yet. */
   readonly configurationFrom: "nsp" | "saved state" | null;

@@ -4,6 +4,8 @@ import type { StatusDocument } from "./status-document.js";
 
 /** Things that do not work, listed singly at most; more are counted. */
 const MOST_LISTED = 12;
+/** A storm of repairs that has been over for so long is none any more. */
+const STORM_MS = 60_000;
 
 type Verdict = "ok" | "WAIT" | "FAULT";
 type Row = { readonly what: string; readonly verdict: Verdict; readonly text: string };
@@ -22,7 +24,7 @@ export function formatStatus(
       ? []
       : [nspRow(situation, now), vipRow(situation), ...streamRows(situation), ...repairRows(document, now)]),
   ];
-  const problems = listProblems(situation);
+  const problems = listProblems(situation, now);
   const title = document === null ? "" : `, trench ${document.source.trench}, conduit ${document.source.conduit}`;
   const shown = problems.slice(0, MOST_LISTED).map((line) => `  - ${line}\n`);
   if (problems.length > MOST_LISTED) shown.push(`  … and ${problems.length - MOST_LISTED} more (--json lists them)\n`);
@@ -40,7 +42,7 @@ function controlRow({ controlPlane }: Situation, now: Date): Row {
   if (state !== "running") {
     const failure = document?.failure ?? null;
     const inOrder = failure === null ? "ended in order" : `gave up (${failure})`;
-    const how = state === "ended" ? inOrder : "dead without a word";
+    const how = { ended: inOrder, dead: "dead without a word", hanging: "hangs, last sign of life" }[state];
     return { what, verdict: "FAULT", text: `${how}, ${agoText(since!, now)}; what follows is what it said last` };
   }
   if (document === null) return { what, verdict: "FAULT", text: "runs, but its status cannot be read" };
@@ -105,24 +107,44 @@ function streamRows({ controlPlane, targets }: Situation): readonly Row[] {
 }
 
 /** Somebody undid what is ours: all is well again, but it may go on. */
-function repairRows({ repairs: { count, last } }: StatusDocument, now: Date): readonly Row[] {
+function repairRows({ repairs }: StatusDocument, now: Date): readonly Row[] {
+  const { count, last } = repairs;
   if (last === null) return [];
+  const verdict = stormsOf(repairs, now).length > 0 ? "FAULT" : "ok";
   const [first = "", ...others] = last.commands;
   const more = others.length === 0 ? "" : ", …";
-  return [{ what: "repairs", verdict: "ok", text: `${count}, the last ${agoText(last.at, now)}: ${first}${more}` }];
+  return [{ what: "repairs", verdict, text: `${count}, the last ${agoText(last.at, now)}: ${first}${more}` }];
+}
+
+const STORM_CAUSES =
+  "a second load balancer in this network namespace, a firewall or network service, a script, a link that flaps? nft monitor and ip monitor show its doing";
+
+/** Those that rage still, or did a minute ago. */
+function stormsOf({ storms }: StatusDocument["repairs"], now: Date): StatusDocument["repairs"]["storms"] {
+  return storms.filter(({ lastAt }) => now.getTime() - Date.parse(lastAt) < STORM_MS);
 }
 
 /** Every reason for which something does not work, the most general first. */
-function listProblems({ controlPlane, dataPlane, targets }: Situation): readonly string[] {
+function listProblems({ controlPlane, dataPlane, targets }: Situation, now: Date): readonly string[] {
   const { document, state, problem } = controlPlane;
   const problems: string[] = [];
-  if (state !== "running") problems.push("no control plane runs: nothing follows changes; start stateless-lb");
+  if (state === "hanging")
+    problems.push(
+      `the control plane hangs (${pidText(document)}): nothing follows changes; is it stopped? End it, and start another`,
+    );
+  else if (state !== "running") problems.push("no control plane runs: nothing follows changes; start stateless-lb");
   if (problem !== "") problems.push(problem);
   if (dataPlane === null) problems.push("no data plane runs; the control plane starts one: see its log");
   if (document === null) return problems;
   const { nsp, lastTurn, faults, refusals, streams, flows } = document;
   if (!nsp.isConnected && nsp.since !== null) problems.push(`NSP ${document.source.address}: ${nsp.reason || "lost"}`);
   if (lastTurn !== null && lastTurn.error !== null) problems.push(`the last turn broke off: ${lastTurn.error}`);
+  if (document.source.fileFault !== "")
+    problems.push(`the configuration file is not in force: ${document.source.fileFault}`);
+  for (const { what, count } of stormsOf(document.repairs, now))
+    problems.push(
+      `put right ${count} times within a minute, another program keeps undoing it: ${what}; ${STORM_CAUSES}`,
+    );
   problems.push(...faults);
   for (const { name, offset } of streams) {
     if (offset === null) problems.push(`stream ${name}: no fwmarks are left; lower its max-targets or another's`);
@@ -132,6 +154,8 @@ function listProblems({ controlPlane, dataPlane, targets }: Situation): readonly
   problems.push(...refusals.map((reason) => `refused: ${reason}`));
   return problems;
 }
+
+const pidText = (document: StatusDocument | null) => (document === null ? "pid unknown" : `pid ${document.pid}`);
 
 function formatTarget({ stream, identifier, fwmark, addresses, state, reason }: TargetSituation): string {
   const mark = fwmark === null ? "" : ` (mark ${fwmark}, ${addresses.join(", ")})`;

@@ -59,7 +59,8 @@ export class StatusWriter {
 
 /** What a turn of the reconcile loop changes in the document. Pure. */
 export function contentOf(status: Status, { durationMs, error }: Turn, now: Date): Partial<StatusContent> {
-  const { isDataPlaneReady, streams, flows, refusals, vips, targets, lastRepair } = status;
+  const { isDataPlaneReady, streams, flows, refusals, vips, targets, lastRepair, repairStorms } = status;
+  const before = (agoMs: number) => new Date(now.getTime() - agoMs).toISOString();
   const lastTurn = { at: now.toISOString(), durationMs: Math.round(durationMs * 10) / 10, error };
   if (!status.isConfigured) return { lastTurn };
   const own = new Set(targets.flatMap(({ reason }) => reason.split("; ")));
@@ -70,9 +71,10 @@ export function contentOf(status: Status, { durationMs, error }: Turn, now: Date
     repairs: {
       count: status.repairs,
       last: lastRepair && {
-        at: new Date(now.getTime() - lastRepair.agoMs).toISOString(),
+        at: before(lastRepair.agoMs),
         commands: lastRepair.commands,
       },
+      storms: repairStorms.map(({ what, count, agoMs }) => ({ what, count, lastAt: before(agoMs) })),
     },
     isServed: isDataPlaneReady,
     faults: [
