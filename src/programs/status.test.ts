@@ -51,6 +51,7 @@ const dataPlane = {
   timeMs: 0,
   pid: 8,
   isReady: true,
+  isHanging: false,
   queues: [{ ...queue, waiting: 0, userMs: 0, systemMs: 0, sampleMs: 0, starts: 1 }],
   flows: [],
   targets: [],
@@ -204,6 +205,10 @@ Everything works.
 
 test("each thing that does not work is said with its reason", () => {
   const cases: [ReturnType<typeof screen>, RegExp][] = [
+    [
+      screen({ dataPlane: { ...dataPlane, isHanging: true } }),
+      /data plane +FAULT +pid 8, .*; it hangs, 0 packets wait/,
+    ],
     [screen({ dataPlane: null }), /data plane +FAULT +none runs: packets/],
     [screen({ controlPlane: { ...well.controlPlane, state: "dead", since: AT } }), /dead without a word, 30 s ago/],
     [ended(null), /control plane +FAULT +ended in order, 30 s ago/],

@@ -8,6 +8,7 @@ const snapshot = (timeMs: number, k: number): Snapshot => ({
   timeMs,
   pid: 4242,
   isReady: true,
+  isHanging: false,
   queues: [0, 1].map((queue) => ({
     queue,
     packets: k * 30_000 * (queue + 1),

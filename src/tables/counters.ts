@@ -87,7 +87,19 @@ export type DataPlane = {
   readonly isReady: boolean;
   /** What it was started with; its own JSON, empty if it is of another layout version. */
   readonly settings: string;
+  /** When its main thread last took samples, CLOCK_MONOTONIC in ms; 0: not yet. Five times a second unless it hangs. */
+  readonly sampledMs: number;
+  /** Receives of all its threads. */
+  readonly batches: number;
 };
+
+/** A data plane whose samples are so old does nothing any more. */
+const HANG_MS = 3_000;
+
+/** Whether a data plane that is ready hangs, as far as one look can tell: it has not taken samples for seconds. */
+export function isHanging({ isReady, sampledMs }: Pick<DataPlane, "isReady" | "sampledMs">, nowMs: number): boolean {
+  return isReady && sampledMs > 0 && nowMs - sampledMs > HANG_MS;
+}
 
 /**
  * The counters of a data plane and the sign that it runs: its owner holds locks on the file, which die with it. A new
@@ -215,6 +227,8 @@ export class CounterFile implements Disposable {
       workers: this.workers,
       isReady: isRangeLocked(this.#region.file.fd, LOCK_READY, 1),
       settings: this.settings,
+      sampledMs: this.workers === 0 ? 0 : this.block(0).samples[SAMPLE_TIME_MS]!,
+      batches: this.sum(COUNTER_BATCHES),
     };
   }
 
@@ -313,7 +327,7 @@ function readForeignOwner(path: string): DataPlane | null {
   if (file === null) return null;
   try {
     if (!isRegion(file) || !isRangeLocked(file.fd, LOCK_OWNER, 1)) return null;
-    return { pid: pidIn(file), workers: 0, isReady: false, settings: "" };
+    return { pid: pidIn(file), workers: 0, isReady: false, settings: "", sampledMs: 0, batches: 0 };
   } finally {
     file[Symbol.dispose]();
   }

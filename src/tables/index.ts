@@ -33,6 +33,7 @@ export {
   CounterFile,
   CounterWatch,
   type DataPlane,
+  isHanging,
   LATENCY_BUCKETS,
   LATENCY_EVERY,
   LATENCY_FIRST_US,

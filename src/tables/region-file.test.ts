@@ -111,7 +111,14 @@ test("a data plane of another layout version is seen with its pid, and its file 
   const inode = inodeOf(path);
   using header = Region.open(folder, name, 3);
   header.header[1] = 99;
-  expect(readDataPlane(folder, name)).toEqual({ pid: process.pid, workers: 0, isReady: false, settings: "" });
+  expect(readDataPlane(folder, name)).toEqual({
+    pid: process.pid,
+    workers: 0,
+    isReady: false,
+    settings: "",
+    sampledMs: 0,
+    batches: 0,
+  });
   expect(() => CounterFile.create(folder, name, 1, "{}")).toThrow(`a data plane with pid ${process.pid} is running`);
   expect(inodeOf(path)).toBe(inode);
   running[Symbol.dispose]();

@@ -404,7 +404,14 @@ test("counters have one owner, who is seen as the data plane and gone with its p
   expect(readDataPlane(folder, name)).toBeNull();
   const owner = fork(child, ["own", folder, name]);
   await message(owner);
-  expect(readDataPlane(folder, name)).toEqual({ pid: owner.pid, workers: 2, isReady: true, settings: '{"x":1}' });
+  expect(readDataPlane(folder, name)).toEqual({
+    pid: owner.pid,
+    workers: 2,
+    isReady: true,
+    settings: '{"x":1}',
+    sampledMs: 0,
+    batches: 0,
+  });
   expect(() => CounterFile.create(folder, name, 2, "{}")).toThrow(
     new RegExp(`a data plane with pid ${owner.pid} is running`),
   );

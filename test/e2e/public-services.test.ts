@@ -108,6 +108,15 @@ test("O5: alone: metrics account for every packet, repairs are counted, a dead d
   expect(await sumOf("stateless_lb_data_plane_deaths_total")).toBe(1);
   expect(await sumOf("stateless_lb_data_plane_up")).toBe(1);
 
+  // One that hangs: the frontend is told, and it is replaced.
+  const beforeHang = frontend.heard.length;
+  const hanging = balancer.dataPlane()!.pid;
+  process.kill(hanging, "SIGSTOP");
+  await expect.poll(() => frontend.heard.slice(beforeHang), SOON).toEqual([null, hostname()]);
+  expect(balancer.dataPlane()!.pid).not.toBe(hanging);
+  expect(balancer.output).toMatch(/data plane hangs.*data plane is killed, it hangs/s);
+  expect(await sumOf("stateless_lb_data_plane_up")).toBe(1);
+
   expect(await balancer.stop()).toBe(0);
   await expect.poll(() => frontend.end, SOON).toBe("UNAVAILABLE");
   expect(frontend.heard.at(-1)).toBe(null);

@@ -1,5 +1,5 @@
 import { type ChildProcess, execFile, spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -16,6 +16,8 @@ import {
   updateStreamTable,
 } from "#tables";
 import type { Report } from "../../src/programs/nfqlb/top-report.js";
+import { readSnapshot } from "../../src/programs/nfqlb/top-snapshot.js";
+import { queueSource } from "../../src/programs/stateless-lb/metrics/queue-metrics.js";
 import { until } from "../harness/balancer.js";
 import { ROOT } from "../harness/bundled.js";
 import { Loopback } from "../harness/loopback.js";
@@ -155,4 +157,24 @@ test("live: SIGTERM gives the old screen back, too", async () => {
   process.kill(Number(pid), "SIGTERM");
   expect(await exited).toBe(0);
   expect(state.output.endsWith("\u001b[?25h\u001b[?1049l")).toBe(true);
+});
+
+test("a data plane that is stopped hangs for whoever looks, and what waits is the kernel's word", async () => {
+  const look = () => {
+    const { isHanging, queues } = readSnapshot(folder)!;
+    const families = queueSource(folder, "nfqlb-counters", 1_024).read();
+    const metric = (name: string) =>
+      families.find((one) => one.name === `stateless_lb_${name}`)!.samples.reduce((sum, { value }) => sum + value, 0);
+    const waiting = queues.reduce((sum, queue) => sum + queue.waiting, 0);
+    return [isHanging, waiting, metric("data_plane_up"), metric("queue_waiting_packets")];
+  };
+  await expect.poll(look).toEqual([false, 0, 1, 0]);
+  flowlb.kill("SIGSTOP");
+  const threads = `/proc/${flowlb.pid}/task`;
+  const isStopped = (id: string) => / T /.test(readFileSync(join(threads, id, "stat"), "utf8"));
+  await until("the stop", () => (readdirSync(threads).every(isStopped) ? true : null));
+  loopback.send(100, { port: 5000, firstFlow: 0 });
+  await expect.poll(look, { timeout: 10_000 }).toEqual([true, 100, 0, 100]);
+  flowlb.kill("SIGCONT");
+  await expect.poll(look, { timeout: 10_000 }).toEqual([false, 0, 1, 0]);
 });

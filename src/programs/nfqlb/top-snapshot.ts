@@ -7,21 +7,20 @@ import {
   COUNTER_PACKETS,
   COUNTER_STARTS,
   CounterFile,
+  isHanging,
   matchesOf,
   readFlows,
   readStreamCounts,
-  SAMPLE_QUEUE_DROPPED,
   SAMPLE_SYSTEM_MS,
   SAMPLE_TIME_MS,
-  SAMPLE_USER_DROPPED,
   SAMPLE_USER_MS,
-  SAMPLE_WAITING,
 } from "#tables";
 import { COUNTERS } from "./names.js";
+import { type QueueSamples, queueSamples, statesInsteadOfSamples } from "./queue-samples.js";
 import { optionsFrom, queueNumbers, type RunningOptions } from "./running.js";
 
 /** What a queue has counted since the data plane's start. */
-export type QueueCounts = {
+export type QueueCounts = QueueSamples & {
   readonly queue: number;
   readonly packets: number;
   readonly batches: number;
@@ -29,14 +28,9 @@ export type QueueCounts = {
   readonly batchSizes: readonly number[];
   /** Packets that the decision dropped. */
   readonly dropped: number;
-  /** Packets lost before they were received: the queue was full, or the socket's buffer. */
-  readonly queueFull: number;
-  readonly bufferFull: number;
-  /** Packets in the kernel at the time of the sample. */
-  readonly waiting: number;
   readonly userMs: number;
   readonly systemMs: number;
-  /** When losses, waiting packets and CPU time were read, CLOCK_MONOTONIC in ms. */
+  /** When the data plane last read losses, waiting packets and CPU time, CLOCK_MONOTONIC in ms. */
   readonly sampleMs: number;
   /** How often a thread has begun to serve the queue. */
   readonly starts: number;
@@ -59,6 +53,8 @@ export type Snapshot = {
   readonly timeMs: number;
   readonly pid: number;
   readonly isReady: boolean;
+  /** Its main thread has not done anything for seconds: it is stopped, or stuck. */
+  readonly isHanging: boolean;
   readonly queues: readonly QueueCounts[];
   readonly flows: readonly FlowCounts[];
   readonly targets: readonly TargetCounts[];
@@ -75,11 +71,17 @@ export function readSnapshot(folder: string): Snapshot | null {
   const { flowsName } = running;
   const flows = flowsName === null ? null : orNull(() => readFlows(folder, flowsName));
   const streams = flows?.streams ?? (running.streamName === null ? [] : [running.streamName]);
+  const timeMs = Number(process.hrtime.bigint()) / 1e6;
+  const states = statesInsteadOfSamples(counters, timeMs);
   return {
-    timeMs: Number(process.hrtime.bigint()) / 1e6,
+    timeMs,
     pid: owner.pid,
     isReady: owner.isReady,
-    queues: queueNumbers(running.queues).map((queue, worker) => readQueue(counters, queue, worker, running)),
+    isHanging: isHanging(owner, timeMs),
+    queues: queueNumbers(running.queues).map((queue, worker) => ({
+      ...readQueue(counters, queue, worker, running),
+      ...queueSamples(counters.block(worker), queue, states),
+    })),
     flows: (flows?.rules ?? []).map((stored) => ({
       flow: stored.rule.name,
       stream: stored.rule.target,
@@ -89,7 +91,12 @@ export function readSnapshot(folder: string): Snapshot | null {
   };
 }
 
-function readQueue(file: CounterFile, queue: number, worker: number, running: RunningOptions): QueueCounts {
+function readQueue(
+  file: CounterFile,
+  queue: number,
+  worker: number,
+  running: RunningOptions,
+): Omit<QueueCounts, keyof QueueSamples> {
   const { counters, samples } = file.block(worker);
   const outcome = (index: number) => counters[COUNTER_OUTCOMES + index]!;
   const dropped =
@@ -103,9 +110,6 @@ function readQueue(file: CounterFile, queue: number, worker: number, running: Ru
     batches: counters[COUNTER_BATCHES]!,
     batchSizes: Array.from(counters.subarray(COUNTER_BATCH_SIZES, COUNTER_BATCH_SIZES + BATCH_SIZES)),
     dropped,
-    queueFull: samples[SAMPLE_QUEUE_DROPPED]!,
-    bufferFull: samples[SAMPLE_USER_DROPPED]!,
-    waiting: samples[SAMPLE_WAITING]!,
     userMs: samples[SAMPLE_USER_MS]!,
     systemMs: samples[SAMPLE_SYSTEM_MS]!,
     sampleMs: samples[SAMPLE_TIME_MS]!,

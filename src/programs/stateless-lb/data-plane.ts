@@ -5,6 +5,7 @@ import { watchProcess } from "#sys";
 import { CounterWatch } from "#tables";
 import { differencesOf, type QueueRange } from "../nfqlb/running.js";
 import { dataPlaneArguments, dataPlaneOptions } from "./data-plane-settings.js";
+import { isTraced, Pulse } from "./pulse.js";
 
 const COUNTERS = "nfqlb-counters";
 /** A data plane that lived shorter than this counts as one that keeps dying. */
@@ -14,6 +15,11 @@ const LAST_BACKOFF_MS = 5_000;
 const READY_POLL_MS = 10;
 /** So many deaths one after the other, in some 7 s, are no accident. */
 const HOPELESS_DEATHS = 9;
+/** A data plane is looked at so often whether it lives. */
+const LOOK_MS = 1_000;
+/** Looks in a row without a sign of life after which it counts as hanging, and after which it is killed. */
+const HANGING_LOOKS = 3;
+const HOPELESS_LOOKS = 5;
 /** A data plane that has not ended by then after SIGTERM is killed. */
 const STOP_DEADLINE_MS = 3_000;
 
@@ -27,6 +33,8 @@ export type DataPlaneOptions = {
   readonly log: Log;
   /** All queues are served (again). */
   readonly onReady: () => void;
+  /** It hangs: nothing is answered until it goes on, or has been killed and another one is ready. */
+  readonly onHang: () => void;
   /** It has ended unasked; another one is on its way. */
   readonly onDown: () => void;
   /** It died shortly after each of many starts; the next one is still tried. */
@@ -35,7 +43,8 @@ export type DataPlaneOptions = {
 
 /**
  * Keeps one data plane running: adopts one that was started just as we would, replaces one that was started otherwise, and
- * starts one again at once when it ends. The data plane lives in a session of its own and outlives us.
+ * starts one again at once when it ends; one that hangs is killed (decision 0072). The data plane lives in a session of its
+ * own and outlives us.
  */
 export class DataPlane {
   readonly #options: DataPlaneOptions;
@@ -47,6 +56,9 @@ export class DataPlane {
   #onExit: (() => void) | null = null;
   /** Process of the data plane: of the start on, long before it is seen in the folder. */
   #pid: number | null = null;
+  readonly #pulse = new Pulse();
+  #isHanging = false;
+  #looking: NodeJS.Timeout | null = null;
 
   constructor(options: DataPlaneOptions) {
     this.#options = options;
@@ -55,12 +67,13 @@ export class DataPlane {
 
   /** Whether all queues are served. */
   get isReady(): boolean {
-    return this.#counters.dataPlane()?.isReady === true;
+    return !this.#isHanging && this.#counters.dataPlane()?.isReady === true;
   }
 
   /** Adopts or starts. Resolves when a data plane runs or is being started. */
   async start(): Promise<void> {
     const { log } = this.#options;
+    this.#looking = setInterval(() => this.#look(), LOOK_MS).unref();
     const running = this.#counters.dataPlane();
     if (running !== null) {
       const differences = differencesOf(running.settings, dataPlaneOptions(this.#options));
@@ -79,8 +92,32 @@ export class DataPlane {
   /** Ends the data plane after it has answered what is queued, also one that is still starting; resolves when it is gone. */
   async stop(): Promise<void> {
     this.#isStopping = true;
+    if (this.#looking !== null) clearInterval(this.#looking);
     const pid = this.#pid ?? this.#counters.dataPlane()?.pid ?? null;
     if (pid !== null) await this.#end(pid);
+  }
+
+  #look(): void {
+    const { log, onHang, onReady } = this.#options;
+    const running = this.#counters.dataPlane();
+    const looks = this.#pulse.look(running?.isReady === true ? running : null);
+    const wasHanging = this.#isHanging;
+    this.#isHanging = looks >= HANGING_LOOKS;
+    if (running === null || running.pid !== this.#pid) return;
+    const { pid } = running;
+    if (wasHanging && !this.#isHanging) {
+      log.info("data plane goes on", { pid });
+      onReady();
+    } else if (this.#isHanging && !wasHanging) {
+      log.error("data plane hangs", { pid });
+      onHang();
+    }
+    if (looks !== HOPELESS_LOOKS) return;
+    if (isTraced(pid)) log.error("data plane is left alone, a debugger holds it", { pid });
+    else {
+      log.error("data plane is killed, it hangs", { pid });
+      signal(pid, "SIGKILL");
+    }
   }
 
   #spawn(): void {
@@ -110,6 +147,7 @@ export class DataPlane {
 
   #ended(cause: string): void {
     this.#pid = null;
+    this.#isHanging = false;
     this.#onExit?.();
     if (this.#isStopping) return;
     this.#options.onDown();

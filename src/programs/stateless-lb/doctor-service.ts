@@ -59,9 +59,14 @@ function checkNsp({ controlPlane }: Situation): Check {
 function checkDataPlane({ dataPlane }: Situation): readonly Check[] {
   const what = "data plane";
   if (dataPlane === null) return [fault(what, "none runs", "the control plane starts one: see its log")];
-  const { pid, isReady, queues } = dataPlane;
+  const { pid, isReady, isHanging, queues } = dataPlane;
   const rights = checkRights("rights of the data plane", String(pid));
   if (!isReady) return [fault(what, `pid ${pid} does not serve its queues yet`, "see its log"), rights];
+  if (isHanging) {
+    const waiting = queues.reduce((sum, queue) => sum + queue.waiting, 0);
+    const mend = `the control plane kills one that hangs, unless a debugger holds it; else: kill -KILL ${pid}`;
+    return [fault(what, `pid ${pid} hangs, ${waiting} packets wait`, mend), rights];
+  }
   const bound = readQueueStates();
   const unbound = bound === null ? [] : queues.filter(({ queue }) => !bound.has(queue));
   if (unbound.length > 0) {

@@ -109,6 +109,7 @@ async function run(
     queueLength: settings.queueLength,
     log,
     onReady: () => late.wake(),
+    onHang: () => late.wake(),
     onDown: () => {
       state.dataPlaneDied();
       late.refresh();

@@ -55,13 +55,15 @@ function controlRow({ controlPlane }: Situation, now: Date): Row {
 function dataPlaneRow({ dataPlane }: Situation): Row {
   const what = "data plane";
   if (dataPlane === null) return { what, verdict: "FAULT", text: "none runs: packets to the VIPs are lost" };
-  const { pid, isReady, queues } = dataPlane;
+  const { pid, isReady, isHanging, queues } = dataPlane;
   const sum = (pick: (queue: (typeof queues)[number]) => number) =>
     queues.reduce((total, queue) => total + pick(queue), 0);
   const lost = sum(({ queueFull, bufferFull }) => queueFull + bufferFull);
   const numbers = queues.map(({ queue }) => queue);
   const range = numbers.length < 2 ? `queue ${numbers[0] ?? "-"}` : `queues ${numbers[0]}-${numbers.at(-1)}`;
   const text = `pid ${pid}, ${range}, ${sum(({ packets }) => packets)} packets, ${lost} lost before it`;
+  if (isHanging)
+    return { what, verdict: "FAULT", text: `${text}; it hangs, ${sum(({ waiting }) => waiting)} packets wait` };
   return { what, verdict: isReady ? "ok" : "WAIT", text: isReady ? text : `${text}; not all queues are served yet` };
 }
 
@@ -135,6 +137,10 @@ function listProblems({ controlPlane, dataPlane, targets }: Situation, now: Date
   else if (state !== "running") problems.push("no control plane runs: nothing follows changes; start stateless-lb");
   if (problem !== "") problems.push(problem);
   if (dataPlane === null) problems.push("no data plane runs; the control plane starts one: see its log");
+  else if (dataPlane.isHanging)
+    problems.push(
+      `the data plane hangs (pid ${dataPlane.pid}); the control plane kills one that hangs, unless a debugger holds it`,
+    );
   if (document === null) return problems;
   const { nsp, lastTurn, faults, refusals, streams, flows } = document;
   if (!nsp.isConnected && nsp.since !== null) problems.push(`NSP ${document.source.address}: ${nsp.reason || "lost"}`);

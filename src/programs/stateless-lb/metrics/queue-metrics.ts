@@ -21,19 +21,18 @@ import {
   type CounterBlock,
   type CounterFile,
   CounterWatch,
+  isHanging,
   LATENCY_BUCKETS,
   LATENCY_FIRST_US,
-  SAMPLE_QUEUE_DROPPED,
   SAMPLE_SYSTEM_MS,
-  SAMPLE_USER_DROPPED,
   SAMPLE_USER_MS,
-  SAMPLE_WAITING,
 } from "#tables";
+import { type QueueSamples, queueSamples, statesInsteadOfSamples } from "../../nfqlb/queue-samples.js";
 import { optionsFrom, queueNumbers } from "../../nfqlb/running.js";
 import { type Definition, type Family, histogramSamples, type Labels, type Sample, type Source } from "./family.js";
 
 /** A queue's block of counters and its labels. */
-type Queue = { readonly block: CounterBlock; readonly labels: Labels };
+type Queue = { readonly block: CounterBlock; readonly kernel: QueueSamples; readonly labels: Labels };
 
 const counter = (name: string, help: string): Definition => ({ name: `stateless_lb_${name}`, type: "counter", help });
 const gauge = (name: string, help: string): Definition => ({ name: `stateless_lb_${name}`, type: "gauge", help });
@@ -81,7 +80,7 @@ const LOST = counter(
   "Packets that the kernel dropped before they were received, by full buffer",
 );
 const CPU = counter("queue_cpu_seconds_total", "CPU time of the queue's threads, the forwarding of packets included");
-const UP = gauge("data_plane_up", "Whether a data plane runs and serves all its queues");
+const UP = gauge("data_plane_up", "Whether a data plane runs and serves all its queues; not while it hangs");
 
 const BATCH_BOUNDS = Array.from({ length: BATCH_SIZES - 1 }, (_, i) => String(2 ** i));
 const LATENCY_BOUNDS = Array.from({ length: LATENCY_BUCKETS - 1 }, (_, i) => String((LATENCY_FIRST_US * 2 ** i) / 1e6));
@@ -100,12 +99,14 @@ export function queueSource(folder: string, name: string, limitPackets: number):
 function readQueues(counters: CounterFile | null, limitPackets: number): readonly Family[] {
   if (counters === null) return toFamilies([], 0, false);
   const owner = counters.owner();
-  const { queues } = optionsFrom(owner?.settings ?? "");
-  const blocks = queueNumbers(queues).map((queue, worker) => ({
-    block: counters.block(worker),
-    labels: { queue: String(queue) },
-  }));
-  return toFamilies(blocks, limitPackets, owner?.isReady === true);
+  const queues = queueNumbers(optionsFrom(owner?.settings ?? "").queues);
+  const nowMs = Number(process.hrtime.bigint()) / 1e6;
+  const states = queues.length === 0 ? null : statesInsteadOfSamples(counters, nowMs);
+  const blocks = queues.map((queue, worker) => {
+    const block = counters.block(worker);
+    return { block, kernel: queueSamples(block, queue, states), labels: { queue: String(queue) } };
+  });
+  return toFamilies(blocks, limitPackets, owner?.isReady === true && !isHanging(owner, nowMs));
 }
 
 function toFamilies(queues: readonly Queue[], limitPackets: number, isReady: boolean): readonly Family[] {
@@ -138,14 +139,14 @@ function toFamilies(queues: readonly Queue[], limitPackets: number, isReady: boo
     },
     {
       ...WAITING,
-      samples: queues.map(({ labels, block }) => ({ labels, value: block.samples[SAMPLE_WAITING]! })),
+      samples: queues.map(({ labels, kernel }) => ({ labels, value: kernel.waiting })),
     },
     { ...LIMIT, samples: queues.map(({ labels }) => ({ labels, value: limitPackets })) },
     {
       ...LOST,
       samples: perQueue((queue) => {
-        const { samples } = queue.block;
-        return split(queue, "full", { queue: samples[SAMPLE_QUEUE_DROPPED]!, buffer: samples[SAMPLE_USER_DROPPED]! });
+        const { queueFull, bufferFull } = queue.kernel;
+        return split(queue, "full", { queue: queueFull, buffer: bufferFull });
       }),
     },
     {
