@@ -48,6 +48,8 @@ type Wanted = {
 const EVENT_INTERVAL_MS = 10;
 const FIRST_RETRY_MS = 100;
 const LAST_RETRY_MS = 5_000;
+/** Nothing tells of a table that somebody else has changed: it is looked for so often. */
+const LOOK_MS = 1_000;
 /** Commands of the last repair that are remembered for the status. */
 const MOST_COMMANDS = 10;
 
@@ -70,7 +72,7 @@ export class Reconciler {
   #isStopping = false;
   readonly #offsets: KeptOffsets;
   #judgement = NOBODY;
-  #published: Published = { changes: [], failures: [], inForce: { tables: new Map(), rules: new Set() } };
+  #published: Published = { changes: [], repairs: [], failures: [], inForce: { tables: new Map(), rules: new Set() } };
   readonly #timer: TurnTimer;
   /** When the next turn is due; what the timer wakes for before is a verification. */
   #dueMs = Number.POSITIVE_INFINITY;
@@ -110,7 +112,9 @@ export class Reconciler {
     };
     const stopWatch = steering.watch(wake, { onEvent, onHeard });
     this.#probing.start();
+    const looking = setInterval(() => this.#look(), LOOK_MS).unref();
     this.#stopFollowing = () => {
+      clearInterval(looking);
       this.#probing.stop();
       stopWatch();
     };
@@ -269,7 +273,7 @@ export class Reconciler {
   #tell(desired: DesiredKernel, done: Plan, failed: readonly Failure[], waiting: readonly Step[]): void {
     const nowMs = this.#options.nowMs();
     const open = [...failed.map(({ step }) => step), ...waiting];
-    const repairs = this.#repairs.turn(desired, done, open, [], nowMs);
+    const repairs = this.#repairs.turn(desired, done, open, this.#published.repairs, nowMs);
     const commands = [...repairs.kernel, ...repairs.tables];
     if (commands.length > 0) this.#lastRepair = { atMs: nowMs, commands: commands.slice(0, MOST_COMMANDS) };
     this.#log.work(done, this.#published.changes, repairs, this.#repairs.count, failed.length);
@@ -285,6 +289,15 @@ export class Reconciler {
       this.#options.log.error("the kernel's state was not what its events had told; it was read anew");
     }
     return !areTablesOurs || found !== "same";
+  }
+
+  /** Whether tables and rules are as they were published. */
+  #look(): void {
+    try {
+      if (this.#publisher.look()) this.wake(0);
+    } catch {
+      this.wake(0); // the folder cannot be read: the turn tells why
+    }
   }
 
   #retry(): void {
@@ -358,6 +371,7 @@ export class Reconciler {
     this.#configuration = null;
     this.#timer.stop();
     this.#stopFollowing?.();
+    this.#publisher[Symbol.dispose]();
   }
 
   /** Stops queueing: from now on no packet comes to the data plane, and those that came still find their way. */

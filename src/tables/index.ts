@@ -66,6 +66,7 @@ export {
   isNoStreamTable,
   readStreamTable,
   StreamTableReader,
+  StreamTableWatch,
   streamStamp,
   updateStreamTable,
 } from "./stream-table.js";

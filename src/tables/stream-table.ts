@@ -91,6 +91,33 @@ export function streamStamp(folder: string, name: string): string | null {
   }
 }
 
+/** Notices at hardly any cost that somebody else has changed, deleted or replaced a table: its header stays in sight. */
+export class StreamTableWatch implements Disposable {
+  readonly #region: Region;
+
+  private constructor(region: Region) {
+    this.#region = region;
+  }
+
+  /** null: there is no such table. */
+  static open(folder: string, name: string): StreamTableWatch | null {
+    try {
+      return new StreamTableWatch(Region.open(folder, name, KIND_STREAM));
+    } catch {
+      return null;
+    }
+  }
+
+  /** As {@link streamStamp}; null: it was deleted or replaced. A file that was deleted by hand is not noticed. */
+  stamp(): string | null {
+    return this.#region.isRetired ? null : stampOf(this.#region);
+  }
+
+  [Symbol.dispose](): void {
+    this.#region[Symbol.dispose]();
+  }
+}
+
 /** Another text whenever the image in force is another one. */
 export function stampOf(region: Pick<Region, "generation" | "publishedMs" | "size">): string {
   return `${region.generation >>> 0} ${region.publishedMs} ${region.size(SIZE_TARGETS)}`;

@@ -1,9 +1,12 @@
 // The reconcile loop on a real kernel: what was changed behind its back is put right, told and counted.
+import { rmSync } from "node:fs";
+import { join } from "node:path";
 import { afterEach, beforeAll, expect, test } from "vitest";
 import { Reconciler } from "#control";
+import { parseFlowRule } from "#flow";
 import type { Configuration } from "#model";
 import { Steering } from "#steering";
-import { readStreamTable, updateStreamTable } from "#tables";
+import { deleteRegion, readFlows, readStreamTable, updateFlows, updateStreamTable } from "#tables";
 import { enterFreshNamespaces, type Host, ip, makeHost, run } from "../harness/namespace.js";
 
 const FOLDER = "/dev/shm";
@@ -157,6 +160,58 @@ test("R19: what no event tells of is found by reading back", async () => {
   run("nft", "flush chain inet meridio-nfqlb nfqlb");
   await expect.poll(state, { timeout: 5_000 }).toBe(before);
   await expect.poll(() => one.reconciler.status().repairs).toBe(1);
+});
+
+test("R19: tables and flow rules that others change or delete are put right within seconds, told and counted", async () => {
+  const flow = { name: "f", stream: "s", priority: 1, protocols: ["tcp" as const], vips };
+  const any = { sourcePrefixes: [], destinationPorts: [], sourcePorts: [], byteMatches: [] };
+  const one = start(600_000, true);
+  one.reconciler.configure({ ...configuration, flows: [{ ...flow, ...any }] });
+  const inForce = () => {
+    try {
+      const rules = readFlows(FOLDER, "nfqlb-flows").rules.map(({ rule }) => rule.name);
+      return [readStreamTable(FOLDER, "tshm-s").active[0], ...rules].join();
+    } catch (error) {
+      return (error as Error).message;
+    }
+  };
+  await expect.poll(inForce, { timeout: 5_000 }).toBe("5001,tshm-s-f");
+  expect(one.reconciler.status().repairs).toBe(0);
+  const theirs = parseFlowRule({ name: "by-hand", target: "tshm-s", priority: "5", protocols: "udp" });
+  updateFlows(
+    FOLDER,
+    "nfqlb-flows",
+    (rules) => [theirs, ...rules],
+    () => 0,
+  ); // an operator's own rule stays, and is none
+  const hands: readonly (readonly [string, () => unknown])[] = [
+    ["table tshm-s published", () => updateStreamTable(FOLDER, "tshm-s", (active) => active.fill(-1))], // nfqlb deactivate
+    ["table tshm-s created", () => deleteRegion(FOLDER, "tshm-s")], // nfqlb delete
+    [
+      "1 flow rules published",
+      () =>
+        updateFlows(
+          FOLDER,
+          "nfqlb-flows",
+          () => [theirs],
+          () => 0,
+        ),
+    ], // nfqlb flow-delete
+    ["table tshm-s created", () => rmSync(join(FOLDER, "tshm-s"))],
+    ["1 flow rules published", () => rmSync(join(FOLDER, "nfqlb-flows"))],
+  ];
+  for (const [i, [told, act]] of hands.entries()) {
+    act();
+    expect(inForce()).not.toBe("5001,by-hand,tshm-s-f");
+    const startMs = performance.now();
+    await expect
+      .poll(inForce, { timeout: 5_000, interval: 5 })
+      .toContain(i < 4 ? "5001,by-hand,tshm-s-f" : "5001,tshm-s-f");
+    expect(performance.now() - startMs).toBeLessThan(3_000);
+    await expect.poll(() => repairs(one).length).toBe(i + 1);
+    expect(repairs(one)[i]!["tables"]).toContain(told);
+  }
+  expect(one.reconciler.status().lastRepair!.commands).toEqual(["1 flow rules published"]);
 });
 
 test("a change of the configuration is no repair", async () => {
