@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import koffi from "koffi";
-import { check, libc } from "./libc.js";
+import { lastErrno, libc, SysError } from "./libc.js";
 
 const MADV_DONTNEED = 4;
 
@@ -24,8 +24,12 @@ export function releaseFreedMemory(): void {
  * can be written to, or of which this process has pages of its own (relocations), are left alone.
  */
 export function releaseProgramPages(): void {
-  for (const { start, length } of readOnlyMappings())
-    check("madvise", libc.madvise(BigInt(start), length, MADV_DONTNEED), "program pages");
+  for (const { start, length } of readOnlyMappings()) {
+    if (libc.madvise(BigInt(start), length, MADV_DONTNEED) === 0) continue;
+    const error = new SysError("madvise", lastErrno(), "program pages");
+    // Another thread has unmapped it since: the loader its cache of names, when a library comes with the first look-up of a host.
+    if (error.errno !== "ENOMEM") throw error;
+  }
 }
 
 /** Mappings of files that are as they are in the file. */
