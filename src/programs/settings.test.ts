@@ -142,6 +142,19 @@ test("what is in force is printed with its origin, and without credentials", () 
 test("credentials are masked by name and by form", () => {
   expect(maskVariable("DB_PASSWORD", "x")).toBe("***");
   expect(maskVariable("GITHUB_TOKEN", "x")).toBe("***");
+  for (const name of [
+    "PGPASSWORD",
+    "DBPASSWORD",
+    "dbPasswd",
+    "MYSECRET",
+    "APITOKEN",
+    "SshPassphrase",
+    "AWS_CREDENTIALS",
+  ])
+    expect(maskVariable(name, "x"), name).toBe("***");
+  for (const name of ["PRIVATE_KEY", "TLSPRIVATEKEY", "MYAPIKEY", "SSH_KEY"])
+    expect(maskVariable(name, "x"), name).toBe("***");
+  expect(maskVariable("DATABASE_URL", "postgres://me:geheim@db/x")).toBe("postgres://***@db/x");
   expect(maskVariable("MY_API_KEY", "")).toBe("");
   expect(maskVariable("NSM_MAX_TOKEN_LIFETIME", "24h")).toBe("24h");
   expect(maskVariable("PWD", "/home")).toBe("/home");

@@ -1,8 +1,10 @@
 // What must not be shown: log, --debug and --print-config pass through here.
 const MASK = "***";
-/** Words in a variable's name that promise a credential. */
-const CREDENTIAL_NAME =
-  /(^|_)(PASSWORD|PASSWD|PASSPHRASE|PASS|PWD|SECRET|SECRETS|TOKEN|TOKENS|KEY|KEYS|APIKEY|CREDENTIAL|CREDENTIALS|AUTH|AUTHORIZATION|COOKIE|JWT)(_|$)/i;
+/** What promises a credential wherever it stands in a variable's name, for example in PGPASSWORD. */
+const CREDENTIAL_PART =
+  /PASSWORD|PASSWD|PASSPHRASE|PASSCODE|SECRET|TOKEN|CREDENTIAL|(API|ACCESS|PRIVATE|SIGNING|ENCRYPTION)_?KEY/i;
+/** Words that do so only when they stand alone: MONKEY and AUTHOR promise nothing. */
+const CREDENTIAL_WORD = /(^|_)(PASS|PWD|KEY|KEYS|AUTH|AUTHORIZATION|COOKIE|JWT)(_|$)/i;
 /** Names that only look like it: what follows says that the value is a number, a place or a working folder. */
 const HARMLESS_NAME = /^(NSM_MAX_TOKEN_LIFETIME|PWD|OLDPWD)$/;
 
@@ -26,6 +28,7 @@ export function maskText(text: string): string {
 
 /** The value of an environment variable as it may be shown: nothing of it where the name promises a credential. */
 export function maskVariable(name: string, value: string): string {
-  if (value !== "" && CREDENTIAL_NAME.test(name) && !HARMLESS_NAME.test(name)) return MASK;
+  const isPromised = CREDENTIAL_PART.test(name) || CREDENTIAL_WORD.test(name);
+  if (value !== "" && isPromised && !HARMLESS_NAME.test(name)) return MASK;
   return maskText(value);
 }
