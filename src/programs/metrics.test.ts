@@ -11,6 +11,8 @@ import {
 } from "#tables";
 import { InstanceMetrics, offsetOf, request } from "../../test/harness/instance-metrics.js";
 import { chooseEscaping } from "./stateless-lb/metrics/exposition.js";
+import { interfaceSource } from "./stateless-lb/metrics/interface-metrics.js";
+import { targetInterfaces } from "./stateless-lb/target-interfaces.js";
 
 const hits = new Map([
   [offsetOf(0, 3) + 1, { packets: 7, bytes: 700 }],
@@ -52,6 +54,21 @@ test("Meridio's names and labels, with underscores", async () => {
   expect(linesOf(text, "otel_scope_info").at(-1)).toBe(`otel_scope_info{${SCOPE}} 1`);
   for (const name of ["process_cpu_seconds_total", "process_open_fds", "promhttp_metric_handler_requests_total"])
     expect(linesOf(text, name).length, name).toBeGreaterThan(1);
+});
+
+test("interfaces: by NSM_INTERFACE_PREFIX, else by the service's name; without both none is told of", async () => {
+  expect(targetInterfaces({ interfacePrefix: "", serviceName: "load-balancer.trench-a" })).toBe("load-balan");
+  expect(targetInterfaces({ interfacePrefix: "net", serviceName: "load-balancer.trench-a" })).toBe("net");
+  const none = targetInterfaces({ interfacePrefix: "", serviceName: "" });
+  for (const [prefix, count] of [
+    [none, 0],
+    ["lo", 1],
+  ] as const) {
+    const [family] = interfaceSource(prefix, {})
+      .read()
+      .filter(({ name }) => name === "stateless_lb_interface_up");
+    expect(family?.samples.filter(({ labels }) => labels["interface_name"] === "lo")).toHaveLength(count);
+  }
 });
 
 test("the same with dots, for a scraper that takes UTF-8: Prometheus 3", async () => {
@@ -116,7 +133,7 @@ test("O5: queues: histograms add up, depth, limit; shares; states with their rea
     'stateless_lb_verdict_latency_seconds_count{queue="5"} 15',
   ]);
   expect(text).toContain('stateless_lb_queue_waiting_packets{queue="5"} 17\n');
-  expect(text).toContain('stateless_lb_queue_limit_packets{queue="4"} 1024\n');
+  expect(text).toContain('stateless_lb_queue_limit_packets{queue="4"} 512\n');
   expect(linesOf(text, "stateless_lb_targets{")).toEqual([
     `stateless_lb_targets{${PLACE},stream="s0",state="ready",reason=""} 2`,
     `stateless_lb_targets{${PLACE},stream="s0",state="pending",reason="noRoute"} 1`,

@@ -46,7 +46,7 @@ export class InstanceMetrics implements AsyncDisposable {
     streams: number,
     targetsEach: number,
     hits: MetricSourcesOptions["hits"],
-    serviceName = "none",
+    interfacePrefix: string | null = null,
   ): Promise<InstanceMetrics> {
     const folder = mkdtempSync("/dev/shm/metrics-");
     const names = Array.from({ length: streams }, (_, stream) => `s${stream}`);
@@ -71,10 +71,12 @@ export class InstanceMetrics implements AsyncDisposable {
       () => rules,
       () => 0,
     );
-    const counters = CounterFile.create(folder, "counters", 2, JSON.stringify({ queues: { first: 4, last: 5 } }));
+    const settings = { queues: { first: 4, last: 5 }, queueLength: 512 };
+    const counters = CounterFile.create(folder, "counters", 2, JSON.stringify(settings));
     counters.setReady();
     const sources = metricSources({
-      settings: { shmFolder: folder, queueLength: 1_024, serviceName },
+      folder,
+      interfacePrefix,
       place: { flowsName: "flows", countersName: "counters", trench: "trench-a", conduit: "load-balancer" },
       state: {
         streams: () => names,

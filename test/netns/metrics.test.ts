@@ -37,8 +37,8 @@ const countedDump = () => {
   return steering.counters();
 };
 
-async function startInstance(serviceName?: string): Promise<InstanceMetrics> {
-  const instance = await InstanceMetrics.start(STREAMS, TARGETS_EACH, countedDump, serviceName);
+async function startInstance(interfacePrefix?: string): Promise<InstanceMetrics> {
+  const instance = await InstanceMetrics.start(STREAMS, TARGETS_EACH, countedDump, interfacePrefix);
   onTestFinished(() => instance[Symbol.asyncDispose]());
   return instance;
 }
@@ -87,7 +87,7 @@ test("interfaces of ours that are up have the kernel's counters, addresses and M
   ip("addr add fd00:0:0:1::7/64 dev load-balan-a nodad");
   ip("link set load-balan-a up");
   ip("link set peer up");
-  const { port } = await startInstance("load-balancer.trench-a.red");
+  const { port } = await startInstance("load-balan");
   const scraped = async () => {
     const { text } = await request(port);
     const lines = text.split("\n").filter((line) => line.startsWith("meridio_interface_"));

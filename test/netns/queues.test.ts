@@ -143,6 +143,7 @@ test("a data plane with another number of queues counts a rule's packets from 0,
 
 test("D8: a queue that runs over: each packet is answered or counted as lost, and the loss is told", async () => {
   const pid = await serve("--queue=4:5", "--qlength=100");
+  expect(JSON.parse(readDataPlane(folder, COUNTERS)!.settings)).toMatchObject({ queues: [4, 5], queueLength: 100 });
   const before = loopback.received();
   await stop(pid);
   for (let i = 0; i < 4; i++) loopback.send(500, { firstFlow: i * 200 });

@@ -162,7 +162,7 @@ test("live: SIGTERM gives the old screen back, too", async () => {
 test("a data plane that is stopped hangs for whoever looks, and what waits is the kernel's word", async () => {
   const look = () => {
     const { isHanging, queues } = readSnapshot(folder)!;
-    const families = queueSource(folder, "nfqlb-counters", 1_024).read();
+    const families = queueSource(folder, "nfqlb-counters").read();
     const metric = (name: string) =>
       families.find((one) => one.name === `stateless_lb_${name}`)!.samples.reduce((sum, { value }) => sum + value, 0);
     const waiting = queues.reduce((sum, queue) => sum + queue.waiting, 0);

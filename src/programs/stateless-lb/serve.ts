@@ -18,11 +18,10 @@ import type { Signals } from "./signals.js";
 import { fileSource, firstConfiguration, follow, meshSource, type Source } from "./source.js";
 import type { StatusContent } from "./status-document.js";
 import { contentOf, StatusWriter } from "./status-writer.js";
+import { targetInterfaces } from "./target-interfaces.js";
 
 const FLOWS = "nfqlb-flows";
 const COUNTERS = "nfqlb-counters";
-/** So many characters of the service's name begin the names of its interfaces. */
-const INTERFACE_PREFIX_LENGTH = 10;
 /** As often as Meridio verifies its targets. */
 const VERIFY_INTERVAL_MS = 10_000;
 
@@ -60,7 +59,7 @@ async function preview(source: Source, settings: Settings, steering: Steering, l
 function commonOptions(settings: Settings, steering: Steering, log: ProgramLog, isAlone: boolean) {
   const { shmFolder, queues, isFanout, offsetStart, isOffsetByName, probeIntervalMs } = settings;
   const place = { folder: shmFolder, flowsName: FLOWS, countOf: (slot: number) => countOf(shmFolder, slot) };
-  const kernelPlace = { queue: { ...queues, isFanout }, targetInterfaces: targetInterfaces(settings, isAlone) };
+  const kernelPlace = { queue: { ...queues, isFanout }, targetInterfaces: reassembledInterfaces(settings, isAlone) };
   return {
     steering,
     place,
@@ -68,19 +67,19 @@ function commonOptions(settings: Settings, steering: Steering, log: ProgramLog, 
     offsetPlacement: { start: offsetStart, isByName: isOffsetByName },
     verifyIntervalMs: VERIFY_INTERVAL_MS,
     probeIntervalMs,
-    ownInterfaces: settings.doManageInterfaces ? targetInterfaces(settings, false) : null,
+    ownInterfaces: settings.doManageInterfaces ? targetInterfaces(settings) : null,
     nowMs: () => performance.now(),
     log,
   };
 }
 
 /**
- * How names of interfaces to targets begin; null: no reassembly in front of the data plane. Alone the program may share its
- * namespace with others, whose connection tracking it must not switch off, and the data plane can do without.
+ * How names of interfaces begin whose fragments come as they are; null: no reassembly in front of the data plane. Alone the
+ * program may share its namespace with others, whose connection tracking it must not switch off, and the data plane can do
+ * without.
  */
-function targetInterfaces({ interfacePrefix, serviceName }: Settings, isAlone: boolean): string | null {
-  if (interfacePrefix !== "") return interfacePrefix;
-  return isAlone || serviceName === "" ? null : serviceName.slice(0, INTERFACE_PREFIX_LENGTH);
+function reassembledInterfaces(settings: Settings, isAlone: boolean): string | null {
+  return isAlone && settings.interfacePrefix === "" ? null : targetInterfaces(settings);
 }
 
 async function run(
@@ -140,7 +139,8 @@ async function run(
     },
     sources: (health, isAvailable) =>
       metricSources({
-        settings,
+        folder: shmFolder,
+        interfacePrefix: targetInterfaces(settings),
         place: { flowsName: FLOWS, countersName: COUNTERS, trench: source.trench, conduit: source.conduit },
         state,
         hits: () => steering.counters(),

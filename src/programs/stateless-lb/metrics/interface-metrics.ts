@@ -30,15 +30,15 @@ const UP: Definition = {
 
 /**
  * Which interfaces are up, and what those have counted that are set up.
- * @param prefix of their names: the first 10 characters of the network service's name
+ * @param prefix of their names; null: none
  * @param labels trench and conduit
  */
-export function interfaceSource(prefix: string, labels: Labels): Source {
+export function interfaceSource(prefix: string | null, labels: Labels): Source {
   return {
     name: "interfaces",
     read: () => {
       using route = new RouteConnection();
-      const own = route.countedLinks().filter(({ name }) => name.startsWith(prefix));
+      const own = route.countedLinks().filter(({ name }) => prefix !== null && name.startsWith(prefix));
       const links = own.filter(({ isUp }) => isUp);
       const addresses = links.length === 0 ? [] : route.addresses();
       const counted = links.map(({ name, index, linkLayerAddress, statistics }) => {

@@ -88,28 +88,28 @@ const LATENCY_BOUNDS = Array.from({ length: LATENCY_BUCKETS - 1 }, (_, i) => Str
 /**
  * What the data plane counts, read from its shared memory.
  * @param name of the counter file
- * @param limitPackets packets that a queue holds, as the data plane was told
  */
-export function queueSource(folder: string, name: string, limitPackets: number): Source {
+export function queueSource(folder: string, name: string): Source {
   const watch = new CounterWatch(folder, name);
-  return { name: "queues", read: () => readQueues(watch.current(), limitPackets) };
+  return { name: "queues", read: () => readQueues(watch.current()) };
 }
 
 /** @param counters null before the first data plane */
-function readQueues(counters: CounterFile | null, limitPackets: number): readonly Family[] {
+function readQueues(counters: CounterFile | null): readonly Family[] {
   if (counters === null) return toFamilies([], 0, false);
   const owner = counters.owner();
-  const queues = queueNumbers(optionsFrom(owner?.settings ?? "").queues);
+  const { queues: range, queueLength } = optionsFrom(owner?.settings ?? "");
+  const queues = queueNumbers(range);
   const nowMs = Number(process.hrtime.bigint()) / 1e6;
   const states = queues.length === 0 ? null : statesInsteadOfSamples(counters, nowMs);
   const blocks = queues.map((queue, worker) => {
     const block = counters.block(worker);
     return { block, kernel: queueSamples(block, queue, states), labels: { queue: String(queue) } };
   });
-  return toFamilies(blocks, limitPackets, owner?.isReady === true && !isHanging(owner, nowMs));
+  return toFamilies(blocks, queueLength, owner?.isReady === true && !isHanging(owner, nowMs));
 }
 
-function toFamilies(queues: readonly Queue[], limitPackets: number, isReady: boolean): readonly Family[] {
+function toFamilies(queues: readonly Queue[], queueLength: number, isReady: boolean): readonly Family[] {
   const perQueue = (samplesOf: (queue: Queue) => readonly Sample[]) => queues.flatMap(samplesOf);
   const split = ({ labels }: Queue, label: string, values: Readonly<Record<string, number>>): readonly Sample[] =>
     Object.entries(values).map(([text, value]) => ({ labels: { ...labels, [label]: text }, value }));
@@ -141,7 +141,10 @@ function toFamilies(queues: readonly Queue[], limitPackets: number, isReady: boo
       ...WAITING,
       samples: queues.map(({ labels, kernel }) => ({ labels, value: kernel.waiting })),
     },
-    { ...LIMIT, samples: queues.map(({ labels }) => ({ labels, value: limitPackets })) },
+    {
+      ...LIMIT,
+      samples: queues.map(({ labels }) => ({ labels, value: queueLength })),
+    },
     {
       ...LOST,
       samples: perQueue((queue) => {

@@ -7,16 +7,11 @@ import { processSource } from "./process-metrics.js";
 import { queueSource } from "./queue-metrics.js";
 import { hitSource, type StreamSourceOptions, streamSource, type TargetView } from "./stream-metrics.js";
 
-/** Characters of the network service's name that begin the names of its interfaces. */
-const INTERFACE_PREFIX_LENGTH = 10;
-
 export type MetricSourcesOptions = {
-  readonly settings: {
-    readonly shmFolder: string;
-    /** Packets that a queue holds. */
-    readonly queueLength: number;
-    readonly serviceName: string;
-  };
+  /** Folder of the tables. */
+  readonly folder: string;
+  /** How names of interfaces to targets begin; null: none is told of. */
+  readonly interfacePrefix: string | null;
   readonly place: Pick<StreamSourceOptions, "flowsName" | "countersName" | "trench" | "conduit">;
   readonly state: {
     readonly streams: () => readonly string[];
@@ -30,14 +25,14 @@ export type MetricSourcesOptions = {
 
 /** Everything that is told of an instance. */
 export function metricSources({
-  settings,
+  folder,
+  interfacePrefix,
   place,
   state,
   hits,
   health,
   isAvailable,
 }: MetricSourcesOptions): readonly Source[] {
-  const { shmFolder: folder, queueLength, serviceName } = settings;
   const { trench, conduit, countersName } = place;
   const streams = {
     ...place,
@@ -50,10 +45,10 @@ export function metricSources({
   };
   return [
     processSource(process.env["BUILD_VERSION"] ?? ""),
-    queueSource(folder, countersName, queueLength),
+    queueSource(folder, countersName),
     streamSource(streams),
     hitSource(streams),
-    interfaceSource(serviceName.slice(0, INTERFACE_PREFIX_LENGTH), { trench, conduit }),
+    interfaceSource(interfacePrefix, { trench, conduit }),
     controlSource(() => state.numbers(isAvailable()), health),
   ];
 }
