@@ -15,7 +15,7 @@ export type PortNat = {
 export const PROTOCOLS = ["tcp", "udp", "sctp"] as const;
 export type Protocol = (typeof PROTOCOLS)[number];
 
-/** Virtual address or prefix, the packets' destination. `prefix` is CIDR text, for example `10.0.0.1/32`. */
+/** Virtual address or prefix, the packets' destination. `prefix` is CIDR text without host bits, for example `10.0.0.1/32`. */
 export type Vip = { readonly name: string; readonly prefix: string };
 
 /** Group of flows that share a set of targets; owns one lookup table. `maxTargets` 1…10000. */

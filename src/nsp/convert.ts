@@ -1,7 +1,17 @@
 import { type DescMessage, fromBinary, type MessageShape } from "@bufbuild/protobuf";
 import { parseFlowRule } from "#flow";
 import type { Stream, Target, Vip } from "#model";
-import { ConfigError, type Flow, isIpv4, PROTOCOLS, type Protocol, parseAddress, parsePrefix } from "#model";
+import {
+  ConfigError,
+  type Flow,
+  formatAddress,
+  formatPrefix,
+  isIpv4,
+  PROTOCOLS,
+  type Protocol,
+  parseAddress,
+  parsePrefix,
+} from "#model";
 import {
   FlowSchema,
   StreamSchema,
@@ -49,10 +59,10 @@ export function readVip(bytes: Uint8Array): Candidate<Vip> {
   return read("VIP", VipSchema, bytes, "", ({ name }) => name, toVip);
 }
 
+/** The prefix is written as the kernel writes it: an IPv4 one also when it came as a part of `::ffff:0:0/96`. */
 export function toVip({ name, address }: VipMessage): Vip {
   requireName(name);
-  parsePrefix(address);
-  return { name, prefix: address };
+  return { name, prefix: formatPrefix(parsePrefix(address)) };
 }
 
 /** Streams of other conduits are none of ours, whatever the server's filter does. */
@@ -172,12 +182,11 @@ function targetAddresses(ips: readonly string[]): readonly string[] {
   return isV4[0] === false ? addresses.toReversed() : addresses; // IPv4 first: the order says nothing
 }
 
-/** Plain address of a target's `ips` entry. @throws {ConfigError} */
+/**
+ * Plain address of a target's `ips` entry, as the kernel writes it: an IPv4 address also when it came as `::ffff:a.b.c.d`.
+ * @throws {ConfigError}
+ */
 export function targetAddress(text: string): string {
-  if (!text.includes("/")) {
-    parseAddress(text);
-    return text;
-  }
-  parsePrefix(text);
-  return text.slice(0, text.indexOf("/"));
+  if (text.includes("/")) parsePrefix(text);
+  return formatAddress(parseAddress(text.split("/", 1)[0]!));
 }

@@ -131,6 +131,33 @@ test("another maxTargets of a stream decides again about the targets it already 
   expect(knowledge.whole()).toMatchObject({ configuration: { targets: [{ identifier: 3 }] }, refusals: [] });
 });
 
+test("IPv4 addresses that come mapped into IPv6 are IPv4; every address is written as the kernel writes it", () => {
+  const knowledge = new Knowledge("c", true);
+  const vips = [
+    { name: "a", address: "::ffff:10.0.0.7/128" },
+    { name: "b", address: "::ffff:10.1.2.3/112" },
+    { name: "c", address: "2001:DB8:0::0001/128" },
+  ];
+  const streams = [{ name: "s1", conduit, maxTargets: 10 }];
+  const ips = ["FD16:0::12/64", "::ffff:172.16.0.12/120"];
+  const targets = [{ ips, context: { identifier: "2" } }];
+  const flows = [{ name: "f", protocols: ["tcp"], vips: vips.slice(0, 1) }];
+  knowledge.take("vips", toBinary(VipResponseSchema, create(VipResponseSchema, { vips })));
+  knowledge.take("streams", toBinary(StreamResponseSchema, create(StreamResponseSchema, { streams })));
+  knowledge.take("flows/s1", toBinary(FlowResponseSchema, create(FlowResponseSchema, { flows })));
+  knowledge.take("targets/s1", toBinary(TargetResponseSchema, create(TargetResponseSchema, { targets })));
+  knowledge.take("frontends", new Uint8Array());
+  knowledge.take("conduit", conduitAnswer);
+  expect(knowledge.whole()).toMatchObject({
+    configuration: {
+      vips: [{ prefix: "10.0.0.7/32" }, { prefix: "10.1.0.0/16" }, { prefix: "2001:db8::1/128" }],
+      flows: [{ vips: [{ prefix: "10.0.0.7/32" }] }],
+      targets: [{ addresses: ["172.16.0.12", "fd16::12"], ips }],
+    },
+    refusals: [],
+  });
+});
+
 test("any number of conduits but one changes nothing; an unknown field in any object neither", () => {
   const knowledge = new Knowledge("c", true);
   const two = create(ConduitResponseSchema, { conduits: [conduit, { ...conduit, name: "d" }] });
