@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { afterAll, expect, onTestFinished, test } from "vitest";
 import { example } from "../../test/harness/nsp.js";
 import { loadConfigurationFile, parseConfiguration } from "./file.js";
-import { watchConfigurationFile } from "./watch-file.js";
+import { fileSignature, watchConfigurationFile } from "./watch-file.js";
 
 const folder = mkdtempSync(join(tmpdir(), "nsp-file-"));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -78,10 +78,24 @@ const faulty: readonly (readonly [string, string, RegExp])[] = [
     /alias/i,
   ],
   ["nothing", "", /the file is empty/],
+  ["two documents", `${example}---\n${example}`, /^f\.yaml:\d+: a second document begins here; a file holds one$/],
+  ...["127.0.0.1:99999", "127.0.0.1:0", "localhost", "unix:relative"].map(
+    (address) =>
+      [
+        `nothing to listen on, ${address}`,
+        `${example}nsp: { listen: ["${address}"] }\n`,
+        /nsp\.listen\[0\]: "[^"]+": not valid; unix:\/path or host:port, port 1\.\.65535$/,
+      ] as const,
+  ),
 ];
 
 test.each(faulty)("a file with %s is refused with file, line, key and reason", (_what, text, message) => {
   expect(() => parseConfiguration("f.yaml", text)).toThrow(message);
+});
+
+test("a file that cannot be read is told without a line", () => {
+  const path = join(folder, "nope.yaml");
+  expect(() => loadConfigurationFile(path)).toThrow(`${path}: ENOENT: no such file`);
 });
 
 test("all faults of a file are told at once", () => {
@@ -100,8 +114,9 @@ test("a changed file is read again, a faulty one is told once and leaves the las
   expect(loadConfigurationFile(path).configuration.flows).toHaveLength(1);
   const loads: number[] = [];
   const errors: string[] = [];
-  const { stop } = watchConfigurationFile(
+  const { stop, check } = watchConfigurationFile(
     path,
+    fileSignature(path),
     ({ configuration }) => loads.push(configuration.targets.length),
     (error) => errors.push(error.message),
   );
@@ -112,6 +127,9 @@ test("a changed file is read again, a faulty one is told once and leaves the las
   writeFileSync(path, example.replace("10.0.0.1/32", "x"));
   await expect.poll(() => errors.length, { timeout: 5_000 }).toBe(1);
   expect(errors[0]).toContain(`${path}:10: vips[0].address: "x"`);
+  check(); // somebody asks: the same fault is an answer
+  check();
+  expect(errors).toEqual([errors[0], errors[0], errors[0]]);
   writeFileSync(path, example);
   await expect.poll(() => loads, { timeout: 5_000 }).toEqual([1, 2]);
 });
@@ -123,6 +141,7 @@ test("without inotify the limit is named once and changes are found all the same
   const reasons: string[] = [];
   const { stop } = watchConfigurationFile(
     path,
+    fileSignature(path),
     ({ configuration }) => loads.push(configuration.targets.length),
     () => {},
     {
@@ -137,4 +156,21 @@ test("without inotify the limit is named once and changes are found all the same
   writeFileSync(path, example.slice(0, example.lastIndexOf("  - stream: web")));
   await expect.poll(() => loads, { timeout: 10_000 }).toEqual([1]);
   expect(reasons).toHaveLength(1);
+});
+
+test("a change between the loading of a file and the begin of its watch is not missed", async () => {
+  const path = join(folder, "early.yaml");
+  writeFileSync(path, example);
+  const loaded = fileSignature(path);
+  loadConfigurationFile(path);
+  writeFileSync(path, `${example}# changed\n`);
+  const loads: number[] = [];
+  const { stop } = watchConfigurationFile(
+    path,
+    loaded,
+    ({ configuration }) => loads.push(configuration.flows.length),
+    () => {},
+  );
+  onTestFinished(stop);
+  await expect.poll(() => loads, { timeout: 5_000 }).toEqual([1]);
 });

@@ -43,7 +43,8 @@ export class ConfigurationFileError extends Error {
   constructor(path: string, faults: readonly Fault[]) {
     const lines = faults.map(({ line, key, value, reason }) => {
       const shown = value === "" ? "" : ` "${value}":`;
-      return `${path}:${line}: ${key === "" ? "" : `${key}:`}${shown} ${reason}`.replace(/: {2,}/, ": ");
+      const place = line === 0 ? path : `${path}:${line}`;
+      return `${place}: ${key === "" ? "" : `${key}:`}${shown} ${reason}`.replace(/: {2,}/, ": ");
     });
     super(lines.join("\n"));
     this.name = "ConfigurationFileError";
@@ -106,7 +107,7 @@ function readRoot(root: Reader): ConfigurationFile {
       attractors: [...attractors.values()],
       targets,
     },
-    listen: nsp.listen.items().map((item) => checked(item, listenAddress, "unix:/path or host:port")),
+    listen: nsp.listen.items().map((item) => checked(item, listenAddress, "unix:/path or host:port, port 1..65535")),
     entryTimeoutMs: nsp["entry-timeout"].number(1, 86_400, 60) * 1000,
     database: nsp.database.isPresent ? checked(nsp.database, absolutePath, "an absolute path") : null,
   };
@@ -117,7 +118,9 @@ function absolutePath(text: string): void {
 }
 
 function listenAddress(text: string): void {
-  if (!/^unix:\/.+$|^(?:\[[0-9a-f:.]+\]|[^:/]+):[0-9]{1,5}$/i.test(text)) throw new Error();
+  if (/^unix:\/.+$/.test(text)) return;
+  const port = Number(/^(?:\[[0-9a-f:.]+\]|[^:/]+):([0-9]{1,5})$/i.exec(text)?.[1]);
+  if (!(port >= 1 && port <= 65_535)) throw new Error();
 }
 
 function readVip(item: Reader, trench: Trench): Vip {

@@ -7,4 +7,4 @@ export { KINDS, type Kind, NspQuery, type QueryFilter, type Registration, type R
 export { formatRefusal, type Refusal } from "./refusal.js";
 export { startNspServer } from "./server.js";
 export { NspStore } from "./store.js";
-export { watchConfigurationFile } from "./watch-file.js";
+export { fileSignature, watchConfigurationFile } from "./watch-file.js";

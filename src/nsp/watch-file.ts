@@ -23,17 +23,19 @@ export type FileWatchOptions = {
 
 /**
  * Reads the file again whenever it changes, also when it is replaced by rename or through a symbolic link.
+ * @param loaded {@link fileSignature} from before the file was loaded: what has changed since then is read at once
  * @param onLoad a new, faultless content; throws a ConfigurationFileError for one that cannot be taken nevertheless
  * @param onError the file is faulty; told once per distinct fault. What was loaded before stays in force
- * @returns `check` looks at once, `stop` ends the watch
+ * @returns `check` reads at once, and tells what it finds also when it found the same before; `stop` ends the watch
  */
 export function watchConfigurationFile(
   path: string,
+  loaded: string,
   onLoad: (file: ConfigurationFile) => void,
   onError: (error: ConfigurationFileError) => void,
   { onUnwatched = () => {}, watch = watchFolder }: FileWatchOptions = {},
 ): { readonly check: () => void; readonly stop: () => void } {
-  let seen = signature(path);
+  let seen = loaded;
   let toldFault = "";
   const load = () => {
     try {
@@ -46,14 +48,14 @@ export function watchConfigurationFile(
     }
   };
   const look = () => {
-    const now = signature(path);
+    const now = fileSignature(path);
     if (now === seen) return;
     seen = now;
     load();
   };
-  let settling: NodeJS.Timeout | null = null;
+  let settling = setTimeout(look, 0);
   const onChange = () => {
-    if (settling !== null) clearTimeout(settling);
+    clearTimeout(settling);
     settling = setTimeout(look, SETTLE_MS);
   };
   let watcher: ReturnType<typeof watch> | null = null;
@@ -66,17 +68,21 @@ export function watchConfigurationFile(
   }
   const poll = setInterval(look, POLL_MS);
   return {
-    check: load,
+    check: () => {
+      seen = fileSignature(path);
+      toldFault = "";
+      load();
+    },
     stop: () => {
       watcher?.close();
       clearInterval(poll);
-      if (settling !== null) clearTimeout(settling);
+      clearTimeout(settling);
     },
   };
 }
 
 /** Changes with every change of the file's content or identity; symbolic links are followed. */
-function signature(path: string): string {
+export function fileSignature(path: string): string {
   try {
     const { ino, size, mtimeMs, ctimeMs } = statSync(path);
     return `${ino} ${size} ${mtimeMs} ${ctimeMs}`;

@@ -4,7 +4,7 @@ import { isMap, isScalar, isSeq, LineCounter, type Node, parseDocument } from "y
 const MAX_ALIASES = 100;
 export const MAX_FILE_BYTES = 16 << 20;
 
-/** One fault of a file. */
+/** One fault of a file; line 0 is the file as a whole. */
 export type Fault = { readonly line: number; readonly key: string; readonly value: string; readonly reason: string };
 
 /** A YAML node with its place, and the list where faults are gathered. */
@@ -27,8 +27,11 @@ export class Reader {
   static parse(text: string): Reader {
     const lines = new LineCounter();
     const document = parseDocument(text, { lineCounter: lines, uniqueKeys: true, version: "1.2", schema: "core" });
-    const faults = document.errors.map(({ message, pos }): Fault => {
-      const reason = message.split("\n")[0]!.replace(/ at line .*$/, "");
+    const faults = document.errors.map(({ code, message, pos }): Fault => {
+      const isSecond = code === "MULTIPLE_DOCS"; // the library advises to call another function of it
+      const reason = isSecond
+        ? "a second document begins here; a file holds one"
+        : message.split("\n")[0]!.replace(/ at line .*$/, "");
       return { line: lines.linePos(pos[0]).line, key: "", value: "", reason };
     });
     try {

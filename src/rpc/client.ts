@@ -6,9 +6,10 @@ import {
   type MessageInitShape,
   type MessageShape,
 } from "@bufbuild/protobuf";
-import { Client, logVerbosity, Metadata, type ServiceError, setLogVerbosity } from "@grpc/grpc-js";
+import { Client, Metadata, type ServiceError } from "@grpc/grpc-js";
 import { deserialize, pathOf, serialize } from "./definition.js";
 import { toRpcError } from "./error.js";
+import { silenceLibrary } from "./library-log.js";
 import { clientCredentials, type Security } from "./security.js";
 
 /** Longest message taken, in bytes; the library's 4 MiB are some 25,000 targets. */
@@ -40,7 +41,7 @@ export class RpcClient implements Disposable {
     keepaliveMs = 0,
     keepaliveTimeoutMs = 20_000,
   }: ClientOptions) {
-    setLogVerbosity(logVerbosity.NONE); // the library would write to stderr, for example when the keepalive interval doubles
+    silenceLibrary(); // it would tell, for example, that the keepalive interval doubles
     this.#client = new Client(address, clientCredentials(security), {
       "grpc.default_authority": "localhost",
       "grpc.initial_reconnect_backoff_ms": Math.min(100, maxBackoffMs),

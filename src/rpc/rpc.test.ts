@@ -1,7 +1,10 @@
+import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
+import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, expect, onTestFinished, test } from "vitest";
+import { logVerbosity, setLogVerbosity } from "@grpc/grpc-js";
+import { afterAll, expect, onTestFinished, test, vi } from "vitest";
 import { RpcClient } from "./client.js";
 import { RpcError } from "./error.js";
 import {
@@ -119,8 +122,23 @@ test("a call to nobody fails with method and status", async () => {
   await expect(call).rejects.toMatchObject({ status: "DEADLINE_EXCEEDED", method: "/grpc.health.v1.Health/Check" });
 });
 
-test("an address that cannot be listened on is an error", async () => {
+test("an address that cannot be listened on is an error that says why, and the library says nothing beside it", async () => {
+  setLogVerbosity(logVerbosity.ERROR); // as it is in a program that has called nobody yet
+  const printed = vi.spyOn(console, "error").mockReturnValue();
+  onTestFinished(() => printed.mockRestore());
   const { service } = new Health();
-  const start = startServer({ services: [service], listen: ["unix:/nowhere/at/all"], security: "plain-text" });
-  await expect(start).rejects.toThrow();
+  const busy = createServer().listen(0, "127.0.0.1");
+  onTestFinished(() => void busy.close());
+  await once(busy, "listening");
+  const taken = `127.0.0.1:${(busy.address() as AddressInfo).port}`;
+  const cases = [
+    ["unix:/nowhere/at/all", "/nowhere/at/all: there is no folder /nowhere/at"],
+    [taken, `listen EADDRINUSE: address already in use ${taken}`],
+    ["127.0.0.1:99999", "127.0.0.1:99999: a port is at most 65535"],
+  ] as const;
+  for (const [address, message] of cases) {
+    const start = startServer({ services: [service], listen: [address], security: "plain-text" });
+    await expect(start).rejects.toThrowError(expect.objectContaining({ message }));
+  }
+  expect(printed).not.toHaveBeenCalled();
 });

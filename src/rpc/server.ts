@@ -9,6 +9,7 @@ import {
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
 import { toServiceDefinition } from "./definition.js";
+import { silenceLibrary } from "./library-log.js";
 import { type Security, serverCredentials } from "./security.js";
 import { clearSocketPath } from "./socket-path.js";
 
@@ -61,6 +62,7 @@ export type RunningServer = {
  * @throws {Error} an address cannot be listened on
  */
 export async function startServer({ services, listen, security, socketMode }: ServerOptions): Promise<RunningServer> {
+  silenceLibrary(); // it would tell that an address cannot be listened on
   const server = new Server({ "grpc.keepalive_time_ms": KEEPALIVE_MS, "grpc.enable_channelz": 0 });
   const streams = new Set<ServerWritableStream<object, object>>();
   for (const { desc, handlers } of services)
@@ -94,10 +96,19 @@ function close(server: Server, streams: ReadonlySet<ServerWritableStream<object,
 function bind(server: Server, address: string, security: Security): Promise<string> {
   return new Promise((resolve, reject) => {
     server.bindAsync(address, serverCredentials(security), (error, port) => {
-      if (error !== null) reject(error);
+      if (error !== null) reject(toListenError(address, error));
       else resolve(address.startsWith("unix:") ? address : address.replace(/:[0-9]+$/, `:${port}`));
     });
   });
+}
+
+/** The library wraps what the system says in counts of addresses. */
+function toListenError(address: string, error: NodeJS.ErrnoException): Error {
+  if (error.code === "ERR_SOCKET_BAD_PORT") return new Error(`${address}: a port is at most 65535`, { cause: error });
+  if (error.message.startsWith("Name resolution failed"))
+    return new Error(`${address}: the host's name cannot be resolved`, { cause: error });
+  const told = /errors: \[(.+)\]$/s.exec(error.message)?.[1];
+  return told === undefined ? error : new Error(told, { cause: error });
 }
 
 function implement(

@@ -2,6 +2,7 @@ import type { Log } from "#control";
 import {
   type ConfigurationFile,
   ConfigurationFileError,
+  fileSignature,
   loadConfigurationFile,
   NspStore,
   openTargetDatabase,
@@ -52,6 +53,7 @@ export async function startEmbeddedNsp({
   onFileFault = () => {},
   log,
 }: EmbeddedNspOptions): Promise<EmbeddedNsp> {
+  const loaded = fileSignature(path);
   const file = loadConfigurationFile(path);
   const storage = await openDatabase(database ?? file.database, log);
   try {
@@ -67,6 +69,7 @@ export async function startEmbeddedNsp({
     });
     const { check, stop } = watchConfigurationFile(
       path,
+      loaded,
       (now) => {
         const reason = needsRestart(now);
         if (reason !== null) throw new ConfigurationFileError(path, [{ line: 0, key: "", value: "", reason }]);

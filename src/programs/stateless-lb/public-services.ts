@@ -44,9 +44,10 @@ class ListenError extends Error {
 export async function startPublicServices(options: PublicServicesOptions): Promise<PublicServices> {
   const { healthAddress, availabilityAddress, metricsPort, log } = options;
   const availability = new StreamAvailability(options.hostName);
-  const health = new Health((name) =>
-    log.info("Probe service", { Service: name, Status: "NOT_SERVING", svcInfo: tree.describeParts(name) }),
-  );
+  const health = new Health((name) => {
+    const svcInfo = tree.describeParts(name);
+    if (svcInfo !== "") log.info("Probe service", { Service: name, Status: "NOT_SERVING", svcInfo });
+  });
   const tree = new HealthTree(health);
   const own = new Health(); // what the self-probe asks of the frontend's socket
   own.set("", "SERVING");
