@@ -173,6 +173,17 @@ export function readFrontend(bytes: Uint8Array): Candidate<string> {
   );
 }
 
+/**
+ * What {@link readTarget} asks of a target that is about to be registered, but for its stream's own limit.
+ * @throws {ConfigError}
+ */
+export function checkRegistration(identifier: string, ips: readonly string[]): void {
+  const number = /^[0-9]+$/.test(identifier) ? Number(identifier) : 0;
+  if (number < 1 || number > MAX_TARGETS)
+    throw new ConfigError("identifier", identifier, `a whole number 1..${MAX_TARGETS} is needed`);
+  targetAddresses(ips);
+}
+
 function targetAddresses(ips: readonly string[]): readonly string[] {
   const addresses = ips.filter((ip) => ip !== "").map(targetAddress);
   if (addresses.length === 0) throw new ConfigError("ips", "", "it has no address");

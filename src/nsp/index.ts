@@ -1,5 +1,6 @@
 // For callers
 export type { Changes, ListChanges } from "./changes.js";
+export { checkRegistration } from "./convert.js";
 export { openTargetDatabase, type TargetDatabase } from "./database.js";
 export { type ConfigurationFile, ConfigurationFileError, loadConfigurationFile } from "./file.js";
 export { type FollowOptions, followConfiguration, type NspUpdate } from "./follow.js";

@@ -1,6 +1,6 @@
 import { clone, toBinary } from "@bufbuild/protobuf";
 import { matchesTargetGroup } from "./filter.js";
-import { type Target, Target_Status, TargetSchema } from "./gen/nsp/v1/model_pb.js";
+import { type Target, Target_Status, Target_Type, TargetSchema } from "./gen/nsp/v1/model_pb.js";
 
 /** A registered target, never changed but replaced. `bytes` are the message, as it is sent and stored. */
 export type Entry = { readonly target: Target; readonly bytes: Uint8Array };
@@ -78,6 +78,12 @@ export function withStatus(target: Target, status: Target_Status): Target {
 export function keyOf({ ips, type, stream }: Target): string {
   const conduit = stream?.conduit;
   return `${ips.join(";")}-${type}-${stream?.name ?? ""}.${conduit?.name ?? ""}.${conduit?.trench?.name ?? ""}`;
+}
+
+/** Stream and identifier of a target, which only one can have at a time; null for one without. */
+export function placeOf(target: Target): string | null {
+  const identifier = Number.parseInt(target.context["identifier"] ?? "", 10);
+  return target.type === Target_Type.FRONTEND || Number.isNaN(identifier) ? null : `${identifier} ${groupOf(target)}`;
 }
 
 function groupOf({ type, stream }: Target): string {

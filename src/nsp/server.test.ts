@@ -150,6 +150,21 @@ test("a registration without an address is refused", async () => {
   await expect(call).rejects.toMatchObject({ code: "ERR_RPC", status: "INVALID_ARGUMENT" });
 });
 
+test("a registration never takes the identifier of a target of the file, and has its turn when that one goes", () => {
+  const hidden: unknown[] = [];
+  const store = new NspStore({ nowMs: () => 0, onHidden: (what) => hidden.push(what) });
+  const { configuration } = parseConfiguration("f", text);
+  store.configure(configuration);
+  const rival = { ...aTarget!, ips: ["172.16.0.0/24"] };
+  const other = { ...aTarget!, ips: ["172.16.0.2/24"], context: { identifier: "2" } };
+  for (const target of [rival, rival, other, other]) store.register(target);
+  const told = () => store.targets(aTarget!).map(({ target }) => target.ips[0]);
+  expect(told()).toEqual(["172.16.0.1/24", "172.16.0.2/24"]);
+  expect(hidden).toEqual([{ stream: "web", identifier: "1", ips: ["172.16.0.0/24"] }]);
+  store.configure({ ...configuration, targets: [] });
+  expect(told()).toEqual(["172.16.0.0/24", "172.16.0.2/24"]);
+});
+
 const [aTarget] = parseConfiguration("f", text).configuration.targets;
 
 test("a registration that is not repeated ends after its time-out, a repeated one lives on", () => {

@@ -12,7 +12,7 @@ import {
   type Trench,
   type Vip,
 } from "./gen/nsp/v1/model_pb.js";
-import { type Entry, keyOf, TargetGroups, toEntry, withStatus } from "./registry.js";
+import { type Entry, keyOf, placeOf, TargetGroups, toEntry, withStatus } from "./registry.js";
 import { equalBytes } from "./wire.js";
 
 /** Everything an NSP server tells, as the contract's own messages. */
@@ -58,16 +58,25 @@ export type StoreOptions = {
   readonly storage?: TargetStorage;
   /** The storage refused a write; told once per distinct message. */
   readonly onStorageFault?: (message: string) => void;
+  /** A registration has the identifier of a target of the configuration, which stays; told once per registration. */
+  readonly onHidden?: (hidden: {
+    readonly stream: string;
+    readonly identifier: string;
+    readonly ips: readonly string[];
+  }) => void;
 };
 
 /**
  * What an NSP server knows: the configuration of its file and the targets that registered. A registration ends when it
  * is not repeated in time; the first one of a target is always DISABLED (the owner enables it with a second one). Stored
- * ones come back at the start with a full lifetime, as in the reference.
+ * ones come back at the start with a full lifetime, as in the reference. One with the stream and identifier of a target of
+ * the configuration is kept, but not told to anybody as long as that target is there.
  */
 export class NspStore {
   #configuration: NspConfiguration = EMPTY_CONFIGURATION;
   readonly #permanent = new TargetGroups();
+  /** Streams and identifiers of the permanent ones. */
+  #taken: ReadonlySet<string> = new Set();
   readonly #registered = new TargetGroups();
   readonly #deadlinesMs = new Map<string, number>();
   readonly #listeners = new Set<() => void>();
@@ -92,14 +101,15 @@ export class NspStore {
     this.#entryTimeoutMs = entryTimeoutMs;
     this.#permanent.clear();
     for (const target of configuration.targets) this.#permanent.set(keyOf(target), toEntry(target));
+    this.#taken = new Set(configuration.targets.flatMap((target) => placeOf(target) ?? []));
     this.#tell();
   }
 
   /** Targets that a watch's filter lets pass, those of the configuration first; entries are replaced, never changed. */
   targets(filter: Target): readonly Entry[] {
     const permanent = [...this.#permanent.matching(filter)].map(([, entry]) => entry);
-    const registered = [...this.#registered.matching(filter)].filter(([key]) => !this.#permanent.has(key));
-    return [...permanent, ...registered.map(([, entry]) => entry)];
+    const registered = [...this.#registered.matching(filter)].map(([, entry]) => entry);
+    return [...permanent, ...registered.filter(({ target }) => !this.#isHidden(target))];
   }
 
   /** @throws {RangeError} too many */
@@ -113,6 +123,7 @@ export class NspStore {
       this.#deadlinesMs.set(key, this.#options.nowMs() + this.#entryTimeoutMs); // a refresh
       return;
     }
+    if (known === undefined && this.#isHidden(target)) this.#tellHidden(target);
     this.#keep(key, entry);
     this.#store(({ put }) => put(key, entry.bytes));
     this.#tell();
@@ -134,6 +145,17 @@ export class NspStore {
   subscribe(listener: () => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
+  }
+
+  /** By a target of the configuration, with the same addresses or in the same place. */
+  #isHidden(target: Target): boolean {
+    if (this.#permanent.size === 0) return false;
+    const place = placeOf(target);
+    return this.#permanent.has(keyOf(target)) || (place !== null && this.#taken.has(place));
+  }
+
+  #tellHidden({ stream, context, ips }: Target): void {
+    this.#options.onHidden?.({ stream: stream?.name ?? "", identifier: context["identifier"] ?? "", ips });
   }
 
   #keep(key: string, entry: Entry): void {

@@ -132,5 +132,5 @@ test("a table shows names of nested objects, port NATs, and no control character
   expect(formatRows("gateways", [gateway]).split("\n")[1]).toBe(
     "g     10.0.0.1  bgp       1           2          false",
   );
-  expect(formatRows("targets", [])).toBe("IPS  IDENTIFIER  STATUS  TYPE  STREAM  CONDUIT\n");
+  expect(formatRows("targets", [])).toBe("IPS  IDENTIFIER  STATUS  TYPE  STREAM  CONDUIT  TRENCH\n");
 });

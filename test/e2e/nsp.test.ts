@@ -126,7 +126,7 @@ test("what is wrong with a command line, a file or a server is one line and an e
   );
   const nobody = `unix:${join(folder, "nobody")}`;
   expect(await failure("get", "vips", "--insecure", "--address", nobody, "--timeout", "0.2")).toBe(
-    "1 stateless-lb: no answer in 0.2 s",
+    `1 stateless-lb: no answer from ${nobody} in 0.2 s`,
   );
 });
 

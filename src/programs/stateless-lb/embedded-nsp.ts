@@ -60,6 +60,8 @@ export async function startEmbeddedNsp({
     const store = new NspStore({
       nowMs: () => performance.now(),
       onStorageFault: (error) => log.error("a registration was not stored, a restart would not know it", { error }),
+      onHidden: (hidden) =>
+        log.warning("a registration has the identifier of a target of the configuration file, which stays", hidden),
       ...(storage === null ? {} : { storage }),
     });
     store.configure(file.configuration, file.entryTimeoutMs);

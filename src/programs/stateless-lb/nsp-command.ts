@@ -1,5 +1,7 @@
 import { parseArgs } from "node:util";
-import { KINDS, type Kind, NspQuery, type QueryFilter, type Registration } from "#nsp";
+import { ConfigError } from "#model";
+import { checkRegistration, KINDS, type Kind, NspQuery, type QueryFilter, type Registration, type Row } from "#nsp";
+import { RpcError } from "#rpc";
 import { startEmbeddedNsp } from "./embedded-nsp.js";
 import { createLog } from "./log.js";
 import { formatRows } from "./nsp-table.js";
@@ -40,6 +42,9 @@ class UsageError extends Error {
 class CommandError extends Error {
   readonly code = "ERR_NSP_COMMAND";
 }
+
+/** The server is silent for longer than `--timeout`. */
+class NoAnswer extends Error {}
 
 type Values = ReturnType<typeof parse>["values"];
 
@@ -82,12 +87,31 @@ export async function runNsp(args: readonly string[], settings: Settings): Promi
   const [verb, what, ...more] = positionals;
   if (more.length > 0) throw new UsageError(`unexpected argument ${more[0]}`);
   if (verb === undefined) return await serve(values, settings);
-  using query = new NspQuery({ address: values.address ?? settings.nspService, security: "plain-text" });
-  if (verb === "get" || verb === "watch") return await ask(query, verb, what, values);
+  const address = values.address ?? settings.nspService;
+  using query = new NspQuery({ address, security: "plain-text" });
+  try {
+    return await ask(query, verb, what, values, settings);
+  } catch (error) {
+    if (!(error instanceof NoAnswer) && !(error instanceof RpcError && error.status === "DEADLINE_EXCEEDED"))
+      throw error;
+    throw new CommandError(`no answer from ${address} in ${values.timeout} s`, { cause: error });
+  }
+}
+
+/** What a client was asked to do. */
+async function ask(
+  query: NspQuery,
+  verb: string,
+  what: string | undefined,
+  values: Values,
+  settings: Settings,
+): Promise<number> {
+  if (verb === "get" || verb === "watch") return await list(query, verb, what, values);
   if (verb !== "register" && verb !== "unregister")
     throw new UsageError(`unknown command ${verb}; get, watch, register, unregister`);
   if (what !== "target") throw new UsageError(`${verb} ${what ?? ""}: only a target can be registered`);
   const registration = readRegistration(values, settings);
+  if (verb === "register" && !values.frontend) checkTarget(registration);
   const deadlineMs = timeoutMsOf(values);
   if (verb === "unregister") await query.unregister(registration, deadlineMs);
   else await register(query, registration, deadlineMs, values);
@@ -111,7 +135,7 @@ async function serve(values: Values, { logLevel }: Settings): Promise<number> {
   return 0;
 }
 
-async function ask(query: NspQuery, verb: "get" | "watch", what: string | undefined, values: Values): Promise<number> {
+async function list(query: NspQuery, verb: "get" | "watch", what: string | undefined, values: Values): Promise<number> {
   const kind = KINDS.find((known): known is Kind => known === what);
   if (kind === undefined) throw new UsageError(`${verb} ${what ?? ""}: one of ${KINDS.join(", ")} is needed`);
   const ending = new AbortController();
@@ -125,7 +149,7 @@ async function ask(query: NspQuery, verb: "get" | "watch", what: string | undefi
     isAnswered = true;
     if (verb === "get") break;
   }
-  if (!isAnswered) throw new CommandError(`no answer in ${values.timeout} s`);
+  if (!isAnswered) throw new NoAnswer();
   return 0;
 }
 
@@ -137,11 +161,59 @@ async function register(
 ): Promise<void> {
   await query.register(registration, deadlineMs);
   if (enable) await query.register(registration, deadlineMs);
+  for (const doubt of await findDoubts(query, registration, deadlineMs)) process.stderr.write(`warning: ${doubt}\n`);
   if (!keep) return;
   const refresh = setInterval(() => void query.register(registration, REFRESH_MS).catch(() => {}), REFRESH_MS); // the next one may succeed
   await untilEnd();
   clearInterval(refresh);
   await query.unregister(registration, deadlineMs);
+}
+
+/** @throws {UsageError} no load balancer would take it */
+function checkTarget({ ips, context }: Registration): void {
+  try {
+    checkRegistration(context["identifier"] ?? "", ips);
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    const option = error.field === "identifier" ? "--identifier" : "--ip";
+    throw new UsageError(`${option} ${error.value}: ${error.rule}`);
+  }
+}
+
+/** Why a registration that the server has taken may have no effect, as far as the server tells. */
+async function findDoubts(query: NspQuery, registration: Registration, deadlineMs: number): Promise<readonly string[]> {
+  if (registration.type === "frontend") return [];
+  const { trench, conduit, stream, context, ips } = registration;
+  const place = `stream ${stream} of conduit ${conduit}, trench ${trench}`;
+  const streams = await first(query, "streams", registration, deadlineMs);
+  if (streams === null) return [];
+  if (streams.length === 0)
+    return [`the server has no ${place}: nobody will use this target; see --trench, --conduit, --stream`];
+  const doubts: string[] = [];
+  const [maxTargets] = streams.map((row) => Number(row["maxTargets"]));
+  const identifier = context["identifier"] ?? "";
+  if (Number(identifier) > maxTargets!)
+    doubts.push(`identifier ${identifier} is above ${maxTargets}, the most of ${place}`);
+  const targets = await first(query, "targets", registration, deadlineMs);
+  const isListed = targets?.some((row) => String(row["ips"]) === String(ips)) !== false;
+  if (!isListed)
+    doubts.push("the server does not list this target; has its configuration file one with this identifier?");
+  return doubts;
+}
+
+/** The objects of a kind as they are now; null where the server doesn't say in time. */
+async function first(
+  query: NspQuery,
+  kind: Kind,
+  filter: QueryFilter,
+  deadlineMs: number,
+): Promise<readonly Row[] | null> {
+  try {
+    for await (const rows of query.watch(kind, filter, AbortSignal.timeout(deadlineMs))) return rows;
+  } catch (error) {
+    if (!(error instanceof RpcError)) throw error;
+  }
+  return null;
 }
 
 function timeoutMsOf({ timeout }: Values): number {

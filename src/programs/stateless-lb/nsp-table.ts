@@ -33,6 +33,7 @@ const COLUMNS: Readonly<Record<Kind, Readonly<Record<string, string>>>> = {
     TYPE: "type",
     STREAM: "stream.name",
     CONDUIT: "stream.conduit.name",
+    TRENCH: "stream.conduit.trench.name",
   },
 };
 
