@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { afterAll, expect, onTestFinished, test } from "vitest";
 import { example } from "../../test/harness/nsp.js";
 import { loadConfigurationFile, parseConfiguration } from "./file.js";
+import { configurationOf } from "./from-file.js";
 import { fileSignature, watchConfigurationFile } from "./watch-file.js";
 
 const folder = mkdtempSync(join(tmpdir(), "nsp-file-"));
@@ -156,6 +157,21 @@ test("without inotify the limit is named once and changes are found all the same
   writeFileSync(path, example.slice(0, example.lastIndexOf("  - stream: web")));
   await expect.poll(() => loads, { timeout: 10_000 }).toEqual([1]);
   expect(reasons).toHaveLength(1);
+});
+
+test("what a load balancer learns from a file needs no server", () => {
+  const { configuration, refusals } = configurationOf(parseConfiguration("f.yaml", example), "load-balancer");
+  expect(configuration).toMatchObject({
+    conduit: { name: "load-balancer" },
+    vips: [{ name: "web-v4", prefix: "10.0.0.1/32" }, { name: "web-v6" }],
+    streams: [{ name: "web", maxTargets: 100 }],
+    flows: [{ name: "http", stream: "web", destinationPorts: ["80", "443"] }],
+    targets: [
+      { identifier: 1, addresses: ["172.16.0.11", "fd00::11"] },
+      { identifier: 2, addresses: ["172.16.0.12", "fd00::12"] },
+    ],
+  });
+  expect(refusals).toEqual([]);
 });
 
 test("a change between the loading of a file and the begin of its watch is not missed", async () => {

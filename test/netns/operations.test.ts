@@ -1,6 +1,6 @@
 // What an operator asks the built programs: status, doctor, --debug, sysctl, signals, exit codes; in a network of its own.
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { readDataPlane } from "#tables";
@@ -139,6 +139,21 @@ test("doctor tells scarce shared memory, and packets that are put together too l
   expect(out).toMatch(
     /advice {2}offloads of t1: BIG TCP: .* 131072 bytes .*\n +mend: ip link set t1 gro_max_size 65536\n/,
   );
+});
+
+test("--dry-run reads the file and nothing else: no address is listened on, no database opened", () => {
+  const file = join(SHM, "public.yaml");
+  const database = join(SHM, "nsp.db");
+  const taken = join(SHM, "taken.sock"); // as if another process had it; what is no socket is never taken away
+  writeFileSync(taken, "");
+  writeFileSync(database, "damaged");
+  writeFileSync(file, `${CONFIGURATION}nsp: { listen: ["unix:${taken}"], database: ${database} }\n`);
+  const { code, out } = invoke(["--config", file, "--dry-run"]);
+  expect(out).toContain("# table tshm-web: 2 targets\n");
+  expect(out).toMatch(/^ip -4 route replace default via 172\.16\.1\.2 table 5001/m);
+  expect(code).toBe(0);
+  expect(readFileSync(database, "utf8")).toBe("damaged");
+  for (const path of [file, database, taken]) rmSync(path);
 });
 
 test("status says what works, what does not, and why", async () => {

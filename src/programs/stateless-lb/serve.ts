@@ -15,7 +15,7 @@ import { startPublicServices } from "./public-services.js";
 import { servedBy } from "./served-by.js";
 import type { Settings } from "./settings.js";
 import type { Signals } from "./signals.js";
-import { fileSource, firstConfiguration, follow, meshSource, type Source } from "./source.js";
+import { fileConfiguration, fileSource, firstConfiguration, follow, meshSource, type Source } from "./source.js";
 import type { StatusContent } from "./status-document.js";
 import { contentOf, StatusWriter } from "./status-writer.js";
 import { targetInterfaces } from "./target-interfaces.js";
@@ -37,22 +37,34 @@ export type ServeOptions = {
 /** The control plane from start to orderly end, or what it would do. Returns the exit code. */
 export async function serve({ settings, config, isDryRun, log, signals }: ServeOptions): Promise<number> {
   using steering = new Steering();
+  if (isDryRun) {
+    await preview(config, settings, steering, log);
+    return 0;
+  }
   const source = config === undefined ? meshSource(settings) : await fileSource(config, settings, log);
   try {
-    if (isDryRun) await preview(source, settings, steering, log);
-    else await run(source, settings, steering, log, signals);
+    await run(source, settings, steering, log, signals);
     return signals.exitCode;
   } finally {
     await source.close();
   }
 }
 
-async function preview(source: Source, settings: Settings, steering: Steering, log: ProgramLog): Promise<void> {
+async function preview(
+  config: string | undefined,
+  settings: Settings,
+  steering: Steering,
+  log: ProgramLog,
+): Promise<void> {
+  const configuration =
+    config === undefined
+      ? await firstConfiguration(meshSource(settings), settings, log)
+      : fileConfiguration(config, settings, log);
   const reconciler = new Reconciler({
-    ...commonOptions(settings, steering, log, source.file !== null),
+    ...commonOptions(settings, steering, log, config !== undefined),
     isDataPlaneReady: () => false,
   });
-  const lines = reconciler.preview(await firstConfiguration(source, settings, log));
+  const lines = reconciler.preview(configuration);
   process.stdout.write(lines.map((line) => `${line}\n`).join(""));
 }
 

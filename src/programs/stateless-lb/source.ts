@@ -1,7 +1,15 @@
 import { join } from "node:path";
 import type { Log } from "#control";
 import type { Configuration } from "#model";
-import { type ConfigurationFile, followConfiguration, formatRefusal, type NspUpdate } from "#nsp";
+import {
+  type ConfigurationFile,
+  configurationOf,
+  followConfiguration,
+  formatRefusal,
+  loadConfigurationFile,
+  type NspUpdate,
+  type Refusal,
+} from "#nsp";
 import { startEmbeddedNsp } from "./embedded-nsp.js";
 import { StartError } from "./failure.js";
 import { PrivateFolder } from "./private-folder.js";
@@ -138,10 +146,7 @@ export async function follow(
   });
   let origin = "";
   for await (const update of updates) {
-    for (const refusal of update.newRefusals.slice(0, MAX_REFUSALS_LOGGED))
-      log.error("object refused", { reason: formatRefusal(refusal), ...refusal });
-    const unsaid = update.newRefusals.length - MAX_REFUSALS_LOGGED;
-    if (unsaid > 0) log.error("more objects refused", { count: unsaid });
+    logRefusals(update.newRefusals, log);
     if (update.origin !== origin)
       log.info(`configuration from ${update.origin === "nsp" ? "the NSP" : "the saved state"}`);
     origin = update.origin;
@@ -152,6 +157,22 @@ export async function follow(
   }
 }
 
+function logRefusals(refusals: readonly Refusal[], log: Log): void {
+  for (const refusal of refusals.slice(0, MAX_REFUSALS_LOGGED))
+    log.error("object refused", { reason: formatRefusal(refusal), ...refusal });
+  const unsaid = refusals.length - MAX_REFUSALS_LOGGED;
+  if (unsaid > 0) log.error("more objects refused", { count: unsaid });
+}
+
+/** What a file says, for `--dry-run`: nothing is listened on, and no database opened. */
+export function fileConfiguration(path: string, { conduitName }: Settings, log: Log): Configuration {
+  const file = loadConfigurationFile(path);
+  const { configuration, refusals } = configurationOf(file, chooseConduit(file, conduitName));
+  logRefusals(refusals, log);
+  return configuration;
+}
+
+/** What the NSP says, for `--dry-run`. @throws {StartError} it says nothing for too long */
 export async function firstConfiguration(source: Source, settings: Settings, log: Log): Promise<Configuration> {
   const ending = new AbortController();
   try {
