@@ -132,8 +132,8 @@ test("what comes, changes and goes is told in the words, and with the keys, that
   expect(take()).toEqual(["FE available"]);
 });
 
-test("interfaces to targets, and neighbors that fail or answer, are told; others are not", () => {
-  const { log, lines, take } = recorded();
+test("interfaces to targets are told; others are not", () => {
+  const { log, take } = recorded();
   const told = new OperatorLog(log, "load-balan");
   const link = (name: string, change: "new" | "deleted", isUp = true) =>
     told.event({ kind: "link", change, link: { name, isUp } } as KernelEvent);
@@ -150,16 +150,51 @@ test("interfaces to targets, and neighbors that fail or answer, are told; others
     "Disable interface",
     "Disable interface",
   ]);
-  const neighbor = (state: number) =>
+});
+
+test("of a target's neighbor its first word, failure, return and another MAC are told; not its answers to probes", () => {
+  const { log, lines } = recorded();
+  const told = new OperatorLog(log, null);
+  const targets = known(new Map(), true, false, 0);
+  const turn = () => told.turn({ wanted: { ...wanted, streams: [], flows: [] }, offsets, known: targets });
+  const neighbor = (state: number, mac = 1, last = 3, change: "new" | "deleted" = "new") =>
     told.event({
       kind: "neighbor",
-      change: "new",
-      neighbor: { state, linkIndex: 7, address: new Uint8Array([172, 16, 0, 3]) },
+      change,
+      neighbor: {
+        state,
+        linkIndex: 7,
+        address: new Uint8Array([172, 16, 0, last]),
+        linkLayerAddress: mac === 0 ? null : new Uint8Array([2, 0, 0, 0, 0, mac]),
+      },
     } as KernelEvent);
-  for (const state of [0x01, 0x20, 0x04, 0x02]) neighbor(state);
+  const states = () => lines.splice(0).map(({ data }) => [data!["state"], data!["mac"]].filter((one) => one));
+  neighbor(0x02); // no target's yet
+  turn();
+  lines.length = 0;
+  for (const state of [0x01, 0x02, 0x04, 0x10, 0x02, 0x04, 0x10, 0x02]) neighbor(state);
+  neighbor(0x02, 1, 4); // somebody else's
   const data = { class: "NeighborReachabilityDetector", ip: "172.16.0.3", linkIndex: 7 };
-  expect(lines).toEqual([
-    { severity: "debug", message: "neighbor update", data: { ...data, state: "FAILED" } },
+  expect(lines.splice(0)).toEqual([
     { severity: "debug", message: "neighbor update", data: { ...data, state: "REACHABLE" } },
   ]);
+  neighbor(0x20, 0);
+  turn();
+  neighbor(0x01, 0);
+  neighbor(0x20, 0);
+  turn();
+  expect(states()).toEqual([["FAILED"]]);
+  neighbor(0x02);
+  neighbor(0x02, 2);
+  neighbor(0x02, 2);
+  expect(states()).toEqual([["REACHABLE"], ["REACHABLE", "02:00:00:00:00:02"]]);
+  neighbor(0x20, 2); // deleted by us: the kernel says failed, and gone
+  neighbor(0x20, 2, 3, "deleted");
+  turn();
+  neighbor(0x01, 0);
+  neighbor(0x02, 2);
+  expect(states()).toEqual([]);
+  neighbor(0x20, 0); // told with the next event, if no turn comes before
+  neighbor(0x01, 0);
+  expect(states()).toEqual([["FAILED"]]);
 });

@@ -1,8 +1,9 @@
 import { isDeepStrictEqual } from "node:util";
 import type { Configuration, Flow, Stream } from "#model";
-import { formatGateway, type KernelEvent } from "#steering";
+import type { KernelEvent } from "#steering";
 import { flowCommand, POSITIONS_PER_TARGET, ruleName, tableName } from "./desired.js";
 import type { Surplus } from "./interfaces.js";
+import { NeighborNews } from "./neighbor-news.js";
 import type { Offsets } from "./offsets.js";
 import type { KnownTarget, KnownTargets } from "./targets.js";
 import type { Log } from "./turn-log.js";
@@ -13,9 +14,6 @@ type InForce = {
   readonly offsets: Offsets;
   readonly known: KnownTargets;
 };
-
-/** `NUD_*` as `neighbor update` names them. */
-const NEIGHBOR_STATES: Readonly<Record<number, string>> = { 2: "REACHABLE", 32: "FAILED" };
 
 /**
  * Tells what changed in the words that operators of Meridio search for, with their `class` and `instance`. Compares what
@@ -30,10 +28,14 @@ export class OperatorLog {
   #flows: ReadonlyMap<string, Flow> = new Map();
   #nats: Configuration["conduit"]["portNats"] = [];
   readonly #interfaces = new Set<string>();
+  readonly #neighbors: NeighborNews;
 
   /** @param interfacePrefix how names of interfaces to targets begin; null: none is told of */
   constructor(log: Log, interfacePrefix: string | null) {
     this.#log = log;
+    this.#neighbors = new NeighborNews((ip, linkIndex, state, more) =>
+      log.debug("neighbor update", { class: "NeighborReachabilityDetector", ip, linkIndex, state, ...more }),
+    );
     this.#interfacePrefix = interfacePrefix;
   }
 
@@ -61,16 +63,11 @@ export class OperatorLog {
         this.#log.info("InterfaceCreated", about);
       }
     }
-    if (event.kind === "neighbor" && event.change === "new") {
-      const { state, linkIndex, address } = event.neighbor;
-      const name = NEIGHBOR_STATES[state];
-      if (name === undefined) return;
-      const ip = formatGateway(address);
-      this.#log.debug("neighbor update", { class: "NeighborReachabilityDetector", ip, linkIndex, state: name });
-    }
+    if (event.kind === "neighbor") this.#neighbors.take(event.change, event.neighbor);
   }
 
   turn({ wanted, offsets, known }: InForce): void {
+    this.#neighbors.turn(known);
     const last = this.#last;
     this.#last = { wanted, offsets, known };
     if (wanted !== last?.wanted || offsets !== last.offsets) {

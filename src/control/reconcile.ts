@@ -23,6 +23,7 @@ import { Probing } from "./probes.js";
 import { type Published, Publisher } from "./publish.js";
 import type { ReconcilerOptions } from "./reconciler-options.js";
 import { RepairWatch } from "./repairs.js";
+import { RetryWatch } from "./retries.js";
 import { configurationStatus, groupByStream, idleTargets, type Status, streamStatus, targetStatus } from "./status.js";
 import { faultsOf, judge, NOBODY, usableMarks } from "./targets.js";
 import { TurnLog } from "./turn-log.js";
@@ -64,6 +65,7 @@ export class Reconciler {
   /** What was desired last, and of which configuration. */
   #wanted: Wanted | null = null;
   readonly #repairs = new RepairWatch();
+  readonly #retries = new RetryWatch();
   readonly #log: TurnLog;
   readonly #operatorLog: OperatorLog;
   readonly #probing: Probing;
@@ -80,6 +82,8 @@ export class Reconciler {
   #retryMs = FIRST_RETRY_MS;
   /** Changes of the kernel in this turn. */
   #steps = 0;
+  /** Failures of this turn that only say once more that a target is pending. */
+  #stillPending = 0;
   #refusals: readonly Refusal[] = [];
   #stopFollowing: (() => void) | null = null;
   readonly #setDown: string[] = [];
@@ -171,6 +175,7 @@ export class Reconciler {
     let problem: string | null = null;
     this.#steps = 0;
     this.#dueMs = Number.POSITIVE_INFINITY;
+    this.#stillPending = 0;
     try {
       if (unread !== null) throw unread;
       failures = this.#reconcile(configuration);
@@ -188,7 +193,13 @@ export class Reconciler {
     if (failures.length > 0) this.#retry();
     else this.#retryMs = FIRST_RETRY_MS;
     const repairs = this.#repairs.count - repairsBefore;
-    onTurn?.({ durationMs, kernelSteps: this.#steps, repairs, failedSteps: failures.length, error: problem });
+    onTurn?.({
+      durationMs,
+      kernelSteps: this.#steps,
+      repairs,
+      failedSteps: failures.length - this.#stillPending,
+      error: problem,
+    });
     onChange?.();
   }
 
@@ -276,8 +287,10 @@ export class Reconciler {
     const repairs = this.#repairs.turn(desired, done, open, this.#published.repairs, nowMs);
     const commands = [...repairs.kernel, ...repairs.tables];
     if (commands.length > 0) this.#lastRepair = { atMs: nowMs, commands: commands.slice(0, MOST_COMMANDS) };
-    this.#log.work(done, this.#published.changes, repairs, this.#repairs.count, failed.length);
+    const repeated = this.#retries.turn(failed);
+    this.#log.work(done, this.#published.changes, repairs, this.#repairs.count, { failed, repeated });
     this.#steps = planLength(done);
+    this.#stillPending = repeated.filter(({ fwmark }) => fwmark !== null).length;
   }
 
   /** Reads back what is otherwise known by events and from memory. @returns whether there is anything to do about it */

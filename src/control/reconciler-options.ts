@@ -34,7 +34,7 @@ export type Turn = {
   readonly kernelSteps: number;
   /** Those that put right what was changed or gone. */
   readonly repairs: number;
-  /** Changes that the kernel, or the shared memory, refused; they are tried again. */
+  /** Changes that the kernel, or the shared memory, refused; they are tried again. Of a pending target each reason counts once. */
   readonly failedSteps: number;
   /** Why the turn broke off; null: it went through. */
   readonly error: string | null;

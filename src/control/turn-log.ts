@@ -1,4 +1,4 @@
-import { formatPlan, formatStep, type Plan, planLength, type Refusal } from "#steering";
+import { type Failure, formatPlan, formatStep, type Plan, planLength, type Refusal } from "#steering";
 import type { Repairs } from "./repairs.js";
 
 /** What the loop may log; the keys of `data` are for machines. */
@@ -41,8 +41,19 @@ export class TurnLog {
     this.#toldRefusals = text;
   }
 
-  /** @param repairsInAll since the start, these among them */
-  work(done: Plan, changes: readonly string[], repairs: Repairs, repairsInAll: number, failures: number): void {
+  /**
+   * Tells what was done. A turn that only tried again in vain is none for people: that targets are pending, and that they
+   * are tried again, is told by itself.
+   * @param repairsInAll since the start, these among them
+   * @param repeated those of the failed steps that failed in the last turn too
+   */
+  work(
+    done: Plan,
+    changes: readonly string[],
+    repairs: Repairs,
+    repairsInAll: number,
+    { failed, repeated }: { readonly failed: readonly Failure[]; readonly repeated: readonly Failure[] },
+  ): void {
     for (const step of [...done.additions, ...done.vips, ...done.removals])
       this.#log.trace("kernel changed", () => ({ commands: formatStep(step) }));
     const { kernel, tables, storms } = repairs;
@@ -51,8 +62,11 @@ export class TurnLog {
       this.#log.info("repaired", { ...all, repairs: repairsInAll });
       for (const { what, count } of storms)
         this.#log.error("repaired again and again, another program undoes it", { what, timesInAMinute: count });
-    } else if (planLength(done) > 0 || changes.length > 0) {
-      this.#log.info("reconciled", { changes, kernel: formatPlan(done).slice(0, MAX_LINES), failures });
+    } else if (changes.length === 0 && planLength(done) === repeated.length) {
+      const others = repeated.filter(({ fwmark }) => fwmark === null);
+      if (others.length > 0) this.#log.debug("tried again in vain", { failures: others.map(({ message }) => message) });
+    } else {
+      this.#log.info("reconciled", { changes, kernel: formatPlan(done).slice(0, MAX_LINES), failures: failed.length });
     }
   }
 }

@@ -1,5 +1,5 @@
 import { mkdirSync } from "node:fs";
-import { Reconciler, type Status } from "#control";
+import { Reconciler, type Status, type Turn } from "#control";
 import type { Configuration, Target } from "#model";
 import { Steering } from "#steering";
 import { ensureFlows, readStreamTable } from "#tables";
@@ -13,6 +13,7 @@ export class ReconcilerStage implements Disposable {
   readonly steering = new Steering();
   readonly reconciler: Reconciler;
   readonly lines: Line[] = [];
+  readonly turns: Turn[] = [];
   readonly folder: string;
 
   constructor(folder: string, options: { readonly probeIntervalMs?: number; readonly ownInterfaces?: string } = {}) {
@@ -30,6 +31,7 @@ export class ReconcilerStage implements Disposable {
       ownInterfaces: options.ownInterfaces ?? null,
       isDataPlaneReady: () => true,
       nowMs: () => performance.now(),
+      onTurn: (turn) => this.turns.push(turn),
       log: { trace: () => {}, debug: () => {}, info: log, warning: log, error: log },
     });
     this.reconciler.start();

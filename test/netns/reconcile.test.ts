@@ -83,6 +83,17 @@ test("D9, O6: an idle target that does not answer any more leaves within 100 ms 
   ]);
 });
 
+test("a target that stays pending is told and counted once, however often it is tried again", async () => {
+  stage.reconciler.configure(configurationOf([target(1), { identifier: 2, addresses: ["192.168.77.5"] }]));
+  await servedAre(5001);
+  await until("retries", () => (stage.turns.length >= 5 ? true : null));
+  expect(stage.states()[2]).toBe("pending noRoute");
+  expect(stage.turns.reduce((sum, { failedSteps }) => sum + failedSteps, 0)).toBe(1);
+  const commands = stage.lines.filter(({ data }) => JSON.stringify(data["kernel"] ?? "").includes("192.168.77.5"));
+  expect(commands.map(({ message }) => message)).toEqual(["reconciled"]);
+  expect(stage.lines.filter(({ message }) => message === "add pending target")).toHaveLength(1);
+});
+
 test("R10: a link that goes down, or loses its peer, takes its target along at once, and brings it back", async () => {
   await startServing();
   for (const [down, up, state] of [

@@ -49,7 +49,12 @@ export function controlSource(numbers: () => ControlNumbers, health: Pick<Health
         family("histogram", "reconcile_duration_seconds", "Duration of the turns of the reconcile loop", durations),
         family("counter", "reconcile_failures_total", "Turns that broke off", single(now.failedTurns)),
         family("counter", "kernel_changes_total", "Changes of the kernel that were tried", single(now.kernelSteps)),
-        family("counter", "kernel_change_failures_total", "Changes that the kernel refused", single(now.failedSteps)),
+        family(
+          "counter",
+          "kernel_change_failures_total",
+          "Changes that the kernel refused; of a pending target each reason once",
+          single(now.failedSteps),
+        ),
         family("counter", "repairs_total", "Changes that made good what somebody else had undone", single(now.repairs)),
         family("counter", "kernel_event_overruns_total", "Times the kernel's events ran over", single(now.overruns)),
         family("counter", "kernel_drifts_total", "Readings that differed from the events", single(now.drifts)),
