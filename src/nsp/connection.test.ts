@@ -81,6 +81,21 @@ test("a server that does not know the conduit is told as what is waited for", as
   expect(seen.updates).toEqual([]);
 });
 
+test("a server that answers late, and then without the conduit, is told as that too; again when other lists are missing", async () => {
+  const address = stage.address();
+  const seen = stage.follow(address, { conduit: "load-balancer", firstAnswerMs: 200 });
+  await expect.poll(() => seen.connections).toEqual([false]);
+  const store = storeOf(example);
+  const { configuration } = store;
+  store.configure({ ...configuration, conduits: [] });
+  await stage.serve(store, address);
+  await expect.poll(() => seen.waiting, { timeout: 5_000 }).toEqual([["conduit"]]);
+  expect(seen.updates).toEqual([]);
+  store.configure(configuration);
+  await expect.poll(() => seen.updates.length, { timeout: 5_000 }).toBe(1);
+  expect(seen.waiting).toHaveLength(1);
+});
+
 test("a server that refuses watches at once, with the status of too many pings too, is not asked in a hurry", async () => {
   const address = stage.address();
   const callsMs: number[] = [];

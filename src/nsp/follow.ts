@@ -23,7 +23,7 @@ export type FollowOptions = {
    * NSP that has just started knows nothing yet. 0 believes at once. Default 5_000.
    */
   readonly emptyGraceMs?: number;
-  /** When a server that has not answered at all counts as away, and `onWaiting` is told, in ms. Default 5_000. */
+  /** When a server that has not answered at all counts as away, and how long after it answers `onWaiting` is told, in ms. Default 5_000. */
   readonly firstAnswerMs?: number;
   /** Whether a flow without VIPs matches every VIP, as in the reference, instead of being refused. Default false. */
   readonly doFlowsWithoutVipsMatchAll?: boolean;
@@ -31,7 +31,10 @@ export type FollowOptions = {
   readonly state: { readonly folder: string; readonly nowMs: () => number } | null;
   /** Whether all watches are answered; told once per change, for log and health. */
   readonly onConnection: (isConnected: boolean, reason: string) => void;
-  /** There is no configuration after a while, though the server answers: what is missing, for example `conduit`. */
+  /**
+   * There is no configuration after a while, though the server answers: the lists that are missing, for example `conduit`;
+   * again when others are.
+   */
   readonly onWaiting: (lists: readonly string[]) => void;
   /** The saved state cannot be used, or not be written; told once per distinct fault. */
   readonly onStateFault: (message: string) => void;
@@ -100,6 +103,10 @@ class Follower implements Disposable {
   /** Watches that ended and have not been answered since. */
   readonly #broken = new Set<string>();
   #isConnected: boolean | null = null;
+  /** Ends the time that a server has for its first answers. */
+  #late: NodeJS.Timeout | null = null;
+  #isLate = false;
+  #toldMissing = "";
   #onChange: (() => void) | null = null;
   #isChanged = false;
   #saveTimer: NodeJS.Timeout | null = null;
@@ -114,7 +121,7 @@ class Follower implements Disposable {
 
   start(): void {
     this.#load();
-    const { trench: trenchName, conduit: conduitName, server } = this.#options;
+    const { trench: trenchName, conduit: conduitName } = this.#options;
     const trench = { name: trenchName };
     const conduit = { name: conduitName, trench };
     const { watchConduit, watchVip, watchStream } = ConfigurationManager.method;
@@ -125,11 +132,25 @@ class Follower implements Disposable {
     const frontends = { status: Target_Status.ANY, type: Target_Type.FRONTEND };
     this.#watch("frontends", TargetRegistry.method.watch, frontends, signal);
     this.#fitStreamWatches();
-    const late = setTimeout(() => {
-      if (this.#isConnected === null) this.#setConnected(false, `no answer from ${server.address}`);
-      else if (this.#knowledge.whole() === null) this.#options.onWaiting(this.#knowledge.missing());
+    this.#allowTime();
+    signal.addEventListener("abort", () => clearTimeout(this.#late!), { once: true });
+  }
+
+  #allowTime(): void {
+    if (this.#late !== null) clearTimeout(this.#late);
+    this.#isLate = false;
+    this.#late = setTimeout(() => {
+      this.#isLate = true;
+      if (this.#isConnected === null) this.#setConnected(false, `no answer from ${this.#options.server.address}`);
+      this.#tellMissing();
     }, this.#options.firstAnswerMs ?? 5_000);
-    signal.addEventListener("abort", () => clearTimeout(late), { once: true });
+  }
+
+  #tellMissing(): void {
+    if (!this.#isLate || this.#isConnected !== true || this.#knowledge.whole() !== null) return;
+    const missing = this.#knowledge.missing();
+    if (missing.join() !== this.#toldMissing) this.#options.onWaiting(missing);
+    this.#toldMissing = missing.join();
   }
 
   whole(): Whole | null {
@@ -202,6 +223,7 @@ class Follower implements Disposable {
     if (isNew && key === "streams") this.#fitStreamWatches();
     if (isNew) this.#saveSoon();
     if (isNew || wasSaved) this.#wake();
+    this.#tellMissing();
   }
 
   #fitStreamWatches(): void {
@@ -238,6 +260,7 @@ class Follower implements Disposable {
   #setConnected(isConnected: boolean, reason: string): void {
     if (this.#ending.signal.aborted || this.#options.signal.aborted || this.#isConnected === isConnected) return;
     this.#isConnected = isConnected;
+    if (isConnected && this.#knowledge.whole() === null) this.#allowTime();
     this.#options.onConnection(isConnected, reason);
   }
 

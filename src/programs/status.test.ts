@@ -25,15 +25,18 @@ const content: StatusContent = {
   failure: null,
   source: { address: "nsp:7778", trench: "t", conduit: "c", file: null, fileFault: "" },
   nsp: { isConnected: true, since: AT, reason: "" },
+  waitingFor: [],
   refusals: [],
   lastTurn: { at: AT, durationMs: 3, error: null },
   repairs: { count: 0, last: null, storms: [] },
   configurationFrom: "nsp",
+  isFrontendAnnounced: null,
   isServed: true,
   faults: [],
   vips: ["10.0.0.1/32"],
   streams: [{ name: "web", maxTargets: 10, offset: 5000 }],
   flows: [{ name: "tcp", stream: "web", priority: 1 }],
+  refusedFlows: [],
   targets: [],
 };
 const target: TargetSituation = {
@@ -119,6 +122,17 @@ test("a folder that cannot be written to is told once", () => {
   expect(told[0]).toContain("ENOENT");
 });
 
+const FLOW = {
+  stream: "web",
+  priority: 1,
+  protocols: [],
+  vips: [],
+  sourcePrefixes: [],
+  destinationPorts: [],
+  sourcePorts: [],
+  byteMatches: [],
+} as const;
+
 test("a turn in the document: ready, pending with every reason, no marks", () => {
   const stream = { name: "web", maxTargets: 2, ready: 1, pending: 1, unreachable: 0, isDesperate: false, fault: "" };
   const state = { state: "pending", cause: "noRoute", forMs: 0, returnsInMs: null, flaps: 0, isServed: false } as const;
@@ -133,7 +147,7 @@ test("a turn in the document: ready, pending with every reason, no marks", () =>
       { ...stream, name: "late", offset: null },
     ],
     flows: [],
-    refusedFlows: [],
+    refusedFlows: [{ flow: { ...FLOW, name: "f" }, reason: "no table" }],
     vips: [],
     targets: [
       { stream: "web", identifier: 1, addresses: ["10.1.0.1"], fwmark: 5001, ...state, state: "ready", reason: "" },
@@ -159,6 +173,8 @@ test("a turn in the document: ready, pending with every reason, no marks", () =>
   ]);
   expect(turn).toMatchObject({
     faults: ["no table", "port NAT n refused: no"],
+    isFrontendAnnounced: null,
+    refusedFlows: [{ name: "f", stream: "web", reason: "no table" }],
     lastTurn: { at: NOW.toISOString(), durationMs: 1.3 },
     repairs: {
       count: 3,
@@ -244,6 +260,70 @@ test("each thing that does not work is said with its reason", () => {
     expect(text.split("\n").length).toBeLessThan(40);
   }
   expect(withDocument({ refusals: ["flow \u001b[2J\r: no"] }).text).toContain("- refused: flow ?[2J?: no\n");
+});
+
+test("an NSP that does not tell the conduit: what is waited for, from whom, and that names may be wrong", () => {
+  const nothing = { configurationFrom: null, lastTurn: null, vips: [], streams: [], flows: [], isServed: false };
+  const { text, isWell } = withDocument({ ...nothing, waitingFor: ["conduit"] });
+  expect(isWell).toBe(false);
+  expect(text).toContain("NSP                WAIT   nsp:7778, connected 30 s ago; it has not told conduit\n");
+  expect(text).toMatch(
+    /- NSP nsp:7778 has not told conduit; waited for is conduit c of trench t\. Are these names right \(NSM_CONDUIT_NAME/,
+  );
+  const other = withDocument({ ...nothing, waitingFor: ["vips", "flows/web"] });
+  expect(other.text).toMatch(/- NSP nsp:7778 has not told vips, flows\/web; waited for is conduit c of trench t\n/);
+  expect(withDocument(nothing).text).toMatch(/why:\n {2}- control plane: pid 7, .* no turn yet\n {2}- VIPs: no config/);
+});
+
+test("Everything works. stands there only where all rows are ok, and the exit code says so", () => {
+  for (const change of [{ streams: [], flows: [] }, { vips: [] }, { isServed: false }, { lastTurn: null }]) {
+    const { text, isWell } = withDocument(change);
+    expect(text).not.toContain("Everything works.");
+    expect(isWell).toBe(false);
+  }
+  expect(withDocument({ streams: [], flows: [] }).text).toContain("why:\n  - streams: none configured\n");
+});
+
+test("a missing frontend is the cause, and no flow or target is blamed beside it", () => {
+  const reason = "no frontend is announced";
+  const document = {
+    isFrontendAnnounced: false,
+    flows: [],
+    refusedFlows: [{ name: "tcp", stream: "web", reason }],
+    faults: [],
+  };
+  const { text, isWell } = screen({
+    controlPlane: { ...well.controlPlane, document: { ...well.controlPlane.document!, ...document } },
+    targets: [{ ...target, fwmark: null, state: "pending", reason }],
+  });
+  expect(isWell).toBe(false);
+  expect(text).toContain("frontend           FAULT  host is not announced\n");
+  expect(text).toMatch(/why:\n {2}- no frontend host is registered at the NSP .*\n$/);
+  expect(text).not.toContain("no flow leads to it");
+  expect(withDocument({ isFrontendAnnounced: true }).text).toContain("frontend           ok     host is announced\n");
+});
+
+test("a configuration file that was refused has a row, and each of its faults a line", () => {
+  const fileFault = "f.yaml:3: no\nf.yaml:9: neither";
+  const { text, isWell } = withDocument({ source: { ...content.source, file: "f.yaml", fileFault } });
+  expect(isWell).toBe(false);
+  expect(text).toContain("configuration file FAULT  refused; the last good one is in force\n");
+  expect(text).toMatch(/why:\n {2}- .*: f\.yaml:3: no\n {2}- .*: f\.yaml:9: neither\n$/);
+});
+
+test("flows that are not in force are told once with their reason, and what would help", () => {
+  const reason = "region /dev/shm/tshm-web: no room for 4096 bytes (ENOSPC)";
+  const refusedFlows = ["tcp", "udp"].map((name) => ({ name, stream: "web", reason }));
+  const { text, isWell } = withDocument({ flows: [], refusedFlows, faults: [`tshm-web: ${reason}`] });
+  expect(isWell).toBe(false);
+  expect(text).toContain("stream web         FAULT  1 of 1 targets ready, 0 of 2 flows, marks 5001-5010\n");
+  expect(text).toMatch(
+    /why:\n {2}- stream web: 2 of 2 flows not in force: region .* \(ENOSPC\); more shared memory.*\n$/,
+  );
+  expect(text).not.toContain("no flow leads to it");
+  const some = withDocument({ refusedFlows: [{ name: "udp", stream: "web", reason: "there is no stream web" }] });
+  expect(some.text).toContain("- stream web: 1 of 2 flows not in force: there is no stream web\n");
+  expect(some.isWell).toBe(false);
 });
 
 test("a thousand bad targets and a hundred streams stay on one screen", () => {

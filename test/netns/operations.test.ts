@@ -304,7 +304,7 @@ test("a file that renames what is served needs a restart: the last good one stay
   ] as const) {
     writeFileSync(CONFIG, CONFIGURATION.replaceAll(from, to));
     const screen = await untilStatus(/the configuration file is not in force/);
-    expect(screen).toContain(`not in force: ${CONFIG}:0: ${reason}\n`);
+    expect(screen).toContain(`not in force: ${CONFIG}: ${reason}\n`);
     expect(screen).toMatch(/stream web +FAULT +1 of 2 targets ready/);
     const lines = () => logged("configuration file refused").filter((line) => line.includes(reason));
     await until("the log's word", () => lines()[0] ?? null);

@@ -47,6 +47,20 @@ function readDebug(env: NodeJS.ProcessEnv, now: Date): object {
 /** What of the document stands nowhere else. */
 function summary(document: StatusDocument): object {
   const { program, pid, startedAt, writtenAt, phase, failure, source, nsp } = document;
-  const { refusals, lastTurn, isServed, faults } = document;
-  return { program, pid, startedAt, writtenAt, phase, failure, source, nsp, refusals, lastTurn, isServed, faults };
+  const { refusals, lastTurn, isServed, faults, waitingFor, isFrontendAnnounced, refusedFlows } = document;
+  const first = {
+    program,
+    pid,
+    startedAt,
+    writtenAt,
+    phase,
+    failure,
+    source,
+    nsp,
+    refusals,
+    lastTurn,
+    isServed,
+    faults,
+  };
+  return { ...first, waitingFor, isFrontendAnnounced, refusedFlows };
 }

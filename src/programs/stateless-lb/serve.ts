@@ -177,7 +177,7 @@ async function run(
   const following = follow(source, settings, log, ending.signal, {
     onUpdate: (update) => {
       const configurationFrom = update.origin === "nsp" ? "nsp" : "saved state";
-      status.update({ configurationFrom, refusals: update.refusals.map(formatRefusal) });
+      status.update({ configurationFrom, waitingFor: [], refusals: update.refusals.map(formatRefusal) });
       state.takeUpdate(update);
       memory.stir();
       reconciler.configure(update.configuration, state.isFrontendAnnounced);
@@ -188,6 +188,7 @@ async function run(
       state.isNspConnected = isConnected;
       services.refresh();
     },
+    onWaiting: (waitingFor) => status.update({ waitingFor }),
   });
   await Promise.race([told, following]); // following ends before a signal only by a fault
   // In this order nobody sends packets to us any more, none is queued to nobody, and none that is queued loses its way.
@@ -243,15 +244,18 @@ function firstStatus({ address, trench, conduit, file }: Source): StatusContent 
     failure: null,
     source: { address, trench, conduit, file, fileFault: "" },
     nsp: { isConnected: false, since: null, reason: "" },
+    waitingFor: [],
     refusals: [],
     lastTurn: null,
     repairs: { count: 0, last: null, storms: [] },
     configurationFrom: null,
+    isFrontendAnnounced: null,
     isServed: false,
     faults: [],
     vips: [],
     streams: [],
     flows: [],
+    refusedFlows: [],
     targets: [],
   };
 }

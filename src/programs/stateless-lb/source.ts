@@ -116,6 +116,8 @@ function chooseConduit({ configuration }: ConfigurationFile, wanted: string): st
 export type SourceEvents = {
   readonly onUpdate: (update: NspUpdate) => void;
   readonly onConnection: (isConnected: boolean, reason: string) => void;
+  /** The NSP answers, but these lists are missing for a first configuration. */
+  readonly onWaiting: (lists: readonly string[]) => void;
 };
 
 /** Hands on everything that the NSP says anew, until `signal`. */
@@ -140,7 +142,11 @@ export async function follow(
       else log.warning("NSP disconnected", why);
       events.onConnection(isConnected, reason);
     },
-    onWaiting: (what) => log.info("the NSP has not told everything yet", { waitingFor: what }),
+    onWaiting: (waitingFor) => {
+      const { trench, conduit } = source;
+      log.warning("the NSP has not told everything yet", { waitingFor, trench, conduit });
+      events.onWaiting(waitingFor);
+    },
     onStateFault: (error) => log.error("saved NSP state", { error }),
     signal,
   });
@@ -181,7 +187,8 @@ export async function firstConfiguration(source: Source, settings: Settings, log
         reject(new StartError(`no configuration from ${source.address} in ${DRY_RUN_DEADLINE_MS / 1000} s`));
       setTimeout(late, DRY_RUN_DEADLINE_MS).unref();
       const quiet: Log = { ...log, info: () => {}, debug: () => {}, trace: () => {} };
-      const events = { onUpdate: (update: NspUpdate) => resolve(update.configuration), onConnection: () => {} };
+      const onUpdate = (update: NspUpdate) => resolve(update.configuration);
+      const events = { onUpdate, onConnection: () => {}, onWaiting: () => {} };
       follow({ ...source, stateFolder: null }, settings, quiet, ending.signal, events).catch(reject);
     });
   } finally {

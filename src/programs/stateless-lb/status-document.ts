@@ -43,6 +43,8 @@ export type StatusDocument = {
   };
   /** `since`: null until it was heard or lost once. */
   readonly nsp: { readonly isConnected: boolean; readonly since: string | null; readonly reason: string };
+  /** Lists that a connected NSP has not told though a first configuration waits for them; empty when none does. */
+  readonly waitingFor: readonly string[];
   /** Objects of the NSP that were left out, each with its reason. */
   readonly refusals: readonly string[];
   /** Last turn of the reconcile loop; null before the first. `error`: it broke off. */
@@ -56,13 +58,18 @@ export type StatusDocument = {
   };
   /** Who told the configuration in force; null: there is none yet. */
   readonly configurationFrom: "nsp" | "saved state" | null;
+  /** Whether the frontend of this host is announced; null: nobody asks for one, or it is not known yet. */
+  readonly isFrontendAnnounced: boolean | null;
   /** Whether packets to the VIPs are queued. */
   readonly isServed: boolean;
   /** Steps that the kernel refused and that belong to no target. */
   readonly faults: readonly string[];
   readonly vips: readonly string[];
   readonly streams: readonly { readonly name: string; readonly maxTargets: number; readonly offset: number | null }[];
+  /** Those in force. */
   readonly flows: readonly { readonly name: string; readonly stream: string; readonly priority: number }[];
+  /** Those that are not, with the reason. */
+  readonly refusedFlows: readonly { readonly name: string; readonly stream: string; readonly reason: string }[];
   readonly targets: readonly TargetStatus[];
 };
 

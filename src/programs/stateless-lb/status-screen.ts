@@ -22,17 +22,26 @@ export function formatStatus(
     dataPlaneRow(situation),
     ...(document === null
       ? []
-      : [nspRow(situation, now), vipRow(situation), ...streamRows(situation), ...repairRows(document, now)]),
+      : [
+          nspRow(situation, now),
+          ...fileRows(document),
+          ...frontendRows(document, hostname),
+          vipRow(situation),
+          ...streamRows(situation),
+          ...repairRows(document, now),
+        ]),
   ];
-  const problems = listProblems(situation, now);
+  const isWell = rows.every(({ verdict }) => verdict === "ok");
+  const known = listProblems(situation, hostname, now);
+  const unsaid = rows.filter(({ verdict }) => verdict !== "ok").map(({ what, text }) => `${what}: ${text}`);
+  const problems = known.length === 0 ? unsaid : known;
   const title = document === null ? "" : `, trench ${document.source.trench}, conduit ${document.source.conduit}`;
   const shown = problems.slice(0, MOST_LISTED).map((line) => `  - ${line}\n`);
   if (problems.length > MOST_LISTED) shown.push(`  … and ${problems.length - MOST_LISTED} more (--json lists them)\n`);
   const closing = problems.length === 0 ? "Everything works.\n" : `What does not work, and why:\n${shown.join("")}`;
   const lines = rows.map(({ what, verdict, text }) => `${what.padEnd(18)} ${verdict.padEnd(6)} ${text}\n`);
-  const isWell = problems.length === 0 && rows.every(({ verdict }) => verdict === "ok");
   const text = `stateless-lb on ${hostname}${title}, ${timeText(now)}\n\n${lines.join("")}\n${closing}`;
-  return { text: printable(text), isWell };
+  return { text: printable(text), isWell: isWell && problems.length === 0 };
 }
 
 function controlRow({ controlPlane }: Situation, now: Date): Row {
@@ -68,13 +77,30 @@ function dataPlaneRow({ dataPlane }: Situation): Row {
 }
 
 function nspRow({ controlPlane }: Situation, now: Date): Row {
-  const { nsp, source, configurationFrom } = controlPlane.document!;
+  const { nsp, source, configurationFrom, waitingFor } = controlPlane.document!;
   const place = source.file === null ? source.address : `embedded, from ${source.file}`;
   const served = configurationFrom === "saved state" ? "; the saved configuration is served" : "";
   if (nsp.since === null) return { what: "NSP", verdict: "WAIT", text: `${place}: not heard yet${served}` };
   const since = agoText(nsp.since, now);
+  if (nsp.isConnected && waitingFor.length > 0)
+    return {
+      what: "NSP",
+      verdict: "WAIT",
+      text: `${place}, connected ${since}; it has not told ${waitingFor.join(", ")}`,
+    };
   if (nsp.isConnected) return { what: "NSP", verdict: "ok", text: `${place}, connected ${since}` };
   return { what: "NSP", verdict: "FAULT", text: `${place}, not connected; last change ${since}${served}` };
+}
+
+function fileRows({ source }: StatusDocument): readonly Row[] {
+  if (source.fileFault === "") return [];
+  return [{ what: "configuration file", verdict: "FAULT", text: "refused; the last good one is in force" }];
+}
+
+function frontendRows({ isFrontendAnnounced }: StatusDocument, hostname: string): readonly Row[] {
+  if (isFrontendAnnounced === null) return [];
+  const text = `${hostname} is ${isFrontendAnnounced ? "" : "not "}announced`;
+  return [{ what: "frontend", verdict: isFrontendAnnounced ? "ok" : "FAULT", text }];
 }
 
 function vipRow({ controlPlane }: Situation): Row {
@@ -90,16 +116,19 @@ function vipRow({ controlPlane }: Situation): Row {
 }
 
 function streamRows({ controlPlane, targets }: Situation): readonly Row[] {
-  const { streams, flows, configurationFrom } = controlPlane.document!;
+  const { streams, flows, refusedFlows, configurationFrom } = controlPlane.document!;
   if (streams.length === 0)
     return configurationFrom !== null ? [{ what: "streams", verdict: "WAIT", text: "none configured" }] : [];
   const all = streams.map(({ name, maxTargets, offset }): Row => {
     const own = targets.filter(({ stream }) => stream === name);
     const ready = own.filter(({ state }) => state === "ready").length;
     const flowCount = flows.filter(({ stream }) => stream === name).length;
+    const refusedCount = refusedFlows.filter(({ stream }) => stream === name).length;
     const marks = offset === null ? "no marks" : `marks ${offset + 1}-${offset + maxTargets}`;
-    const verdict = ready > 0 && ready === own.length && flowCount > 0 ? "ok" : own.length === 0 ? "WAIT" : "FAULT";
-    const text = `${ready} of ${own.length} targets ready, ${flowCount} flows, ${marks}`;
+    const isWhole = ready > 0 && ready === own.length && flowCount > 0 && refusedCount === 0;
+    const verdict = isWhole ? "ok" : own.length === 0 ? "WAIT" : "FAULT";
+    const flowText = refusedCount === 0 ? `${flowCount} flows` : `${flowCount} of ${flowCount + refusedCount} flows`;
+    const text = `${ready} of ${own.length} targets ready, ${flowText}, ${marks}`;
     return { what: `stream ${name}`, verdict, text };
   });
   // Those with a problem are of interest; one line must do for the rest of a long list.
@@ -127,7 +156,7 @@ function stormsOf({ storms }: StatusDocument["repairs"], now: Date): StatusDocum
 }
 
 /** Every reason for which something does not work, the most general first. */
-function listProblems({ controlPlane, dataPlane, targets }: Situation, now: Date): readonly string[] {
+function listProblems({ controlPlane, dataPlane, targets }: Situation, hostname: string, now: Date): readonly string[] {
   const { document, state, problem } = controlPlane;
   const problems: string[] = [];
   if (state === "hanging")
@@ -142,23 +171,59 @@ function listProblems({ controlPlane, dataPlane, targets }: Situation, now: Date
       `the data plane hangs (pid ${dataPlane.pid}); the control plane kills one that hangs, unless a debugger holds it`,
     );
   if (document === null) return problems;
-  const { nsp, lastTurn, faults, refusals, streams, flows } = document;
+  const { nsp, lastTurn, faults, refusals, isFrontendAnnounced } = document;
   if (!nsp.isConnected && nsp.since !== null) problems.push(`NSP ${document.source.address}: ${nsp.reason || "lost"}`);
   if (lastTurn !== null && lastTurn.error !== null) problems.push(`the last turn broke off: ${lastTurn.error}`);
   if (document.source.fileFault !== "")
-    problems.push(`the configuration file is not in force: ${document.source.fileFault}`);
+    for (const fault of document.source.fileFault.split("\n"))
+      problems.push(`the configuration file is not in force: ${fault}`);
   for (const { what, count } of stormsOf(document.repairs, now))
     problems.push(
       `put right ${count} times within a minute, another program keeps undoing it: ${what}; ${STORM_CAUSES}`,
     );
-  problems.push(...faults);
-  for (const { name, offset } of streams) {
-    if (offset === null) problems.push(`stream ${name}: no fwmarks are left; lower its max-targets or another's`);
-    else if (!flows.some(({ stream }) => stream === name)) problems.push(`stream ${name}: no flow leads to it`);
+  if (nsp.isConnected && document.waitingFor.length > 0) problems.push(formatWaiting(document));
+  if (isFrontendAnnounced === false) {
+    // Of everything below it is the cause.
+    problems.push(
+      `no frontend ${hostname} is registered at the NSP (a target of type FRONTEND with this identifier): nothing is served until it is; see docs/nsp.md`,
+    );
+    return [...problems, ...refusals.map((reason) => `refused: ${reason}`)];
   }
+  const ofStreams = streamProblems(document);
+  const reasons = [...new Set(document.refusedFlows.map(({ reason }) => reason))];
+  const others = faults.filter((fault) => !reasons.some((reason) => fault.endsWith(`: ${reason}`)));
+  problems.push(...others, ...ofStreams);
   for (const target of targets) if (target.state !== "ready") problems.push(formatTarget(target));
   problems.push(...refusals.map((reason) => `refused: ${reason}`));
-  return problems;
+  return problems.map(withMend);
+}
+
+/** An NSP answers also for names that it does not know: with nothing. */
+function formatWaiting({ source: { address, trench, conduit }, waitingFor }: StatusDocument): string {
+  const told = `NSP ${address} has not told ${waitingFor.join(", ")}; waited for is conduit ${conduit} of trench ${trench}`;
+  if (!waitingFor.includes("conduit")) return told;
+  return `${told}. Are these names right (NSM_CONDUIT_NAME, NSM_TRENCH_NAME)? stateless-lb nsp get conduits tells what it has`;
+}
+
+/** Streams without marks or flows, and flows that are not in force, by their reason. */
+function streamProblems({ streams, flows, refusedFlows }: StatusDocument): readonly string[] {
+  return streams.flatMap(({ name, offset }) => {
+    if (offset === null) return [`stream ${name}: no fwmarks are left; lower its max-targets or another's`];
+    const refused = refusedFlows.filter(({ stream }) => stream === name);
+    const inForce = flows.filter(({ stream }) => stream === name).length;
+    if (refused.length + inForce === 0) return [`stream ${name}: no flow leads to it`];
+    const reasons = [...new Set(refused.map(({ reason }) => reason))];
+    return reasons.map((reason) => {
+      const count = refused.filter((one) => one.reason === reason).length;
+      return `stream ${name}: ${count} of ${refused.length + inForce} flows not in force: ${reason}`;
+    });
+  });
+}
+
+/** With what helps, where that is no secret of the kernel's. */
+function withMend(problem: string): string {
+  if (!problem.includes("ENOSPC")) return problem;
+  return `${problem}; more shared memory is needed (of a pod: sizeLimit of its /dev/shm), or smaller max-targets`;
 }
 
 const pidText = (document: StatusDocument | null) => (document === null ? "pid unknown" : `pid ${document.pid}`);

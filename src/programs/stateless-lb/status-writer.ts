@@ -76,7 +76,8 @@ export function contentOf(status: Status, { durationMs, error }: Turn, now: Date
       },
       storms: repairStorms.map(({ what, count, agoMs }) => ({ what, count, lastAt: before(agoMs) })),
     },
-    isServed: isDataPlaneReady,
+    isFrontendAnnounced: status.isFrontendAnnounced,
+    isServed: isDataPlaneReady && status.isFrontendAnnounced !== false,
     faults: [
       ...(status.lastTurn?.failures ?? []).filter((message) => message !== error && !own.has(message)),
       ...refused.map(({ what, name, reason }) => `${what} ${name} refused: ${reason}`),
@@ -84,6 +85,7 @@ export function contentOf(status: Status, { durationMs, error }: Turn, now: Date
     vips: vips.map(({ prefix }) => prefix),
     streams: streams.map(({ name, maxTargets, offset }) => ({ name, maxTargets, offset })),
     flows: flows.map(({ name, stream, priority }) => ({ name, stream, priority })),
+    refusedFlows: status.refusedFlows.map(({ flow: { name, stream }, reason }) => ({ name, stream, reason })),
     targets: targets.map(({ stream, identifier, fwmark, addresses, state, reason }) => {
       return { stream, identifier, fwmark, addresses, state, reason };
     }),
