@@ -218,7 +218,7 @@ export class KernelMirror implements Disposable {
   #hear(neighbor: NeighborView): void {
     this.#events++;
     const { change } = neighbor;
-    const news = this.neighbors.take(change, neighbor.linkIndex, neighbor.key, neighbor.state);
+    const news = this.neighbors.take(change, neighbor.linkIndex, neighbor.key, neighbor.state, neighbor.mac);
     this.#listeners.onEvent(() => ({ kind: "neighbor", change, neighbor: neighbor.decode() }), news !== "nothing");
     if (news === "nothing" || !this.#learn(news)) return;
     this.#revision++;

@@ -30,6 +30,15 @@ test("a neighbor has failed from FAILED until it is reachable again", () => {
   expect(isFailed(after("failed", "permanent"))).toBe(false);
 });
 
+test("another link-layer address is news for people, and decides nothing", () => {
+  const neighbors = new Neighbors();
+  const hear = (state: keyof typeof NeighborState, mac: number) =>
+    neighbors.take("new", 7, KEY, NeighborState[state], mac);
+  expect([hear("reachable", 5), hear("stale", 5), hear("reachable", 6)]).toEqual(["heard", "nothing", "moved"]);
+  expect([hear("failed", 0), hear("reachable", 7), hear("reachable", 7)]).toEqual(["failure", "failure", "nothing"]);
+  expect([hear("stale", 0), hear("reachable", 7), hear("reachable", 8)]).toEqual(["nothing", "nothing", "moved"]);
+});
+
 test("only what decides something is news", () => {
   const neighbors = new Neighbors();
   const news = (

@@ -9,11 +9,16 @@ const UNKNOWN: readonly number[] = [NeighborState.none, NeighborState.incomplete
 /** The kernel is asking already. */
 const ASKING: readonly number[] = [NeighborState.incomplete, NeighborState.delay, NeighborState.probe];
 
-/** `failure`: it failed, or came back; `heard`: its link-layer address is known now, which matters only where it was lost. */
-export type NeighborNews = "failure" | "heard" | "nothing";
+/**
+ * `failure`: it failed, or came back; `heard`: its link-layer address is known now, which matters only where it was lost;
+ * `moved`: it has another one than before, which matters to people alone.
+ */
+export type NeighborNews = "failure" | "heard" | "moved" | "nothing";
 
 type Known = {
   state: number;
+  /** The last one known, 0 = none. */
+  mac: number;
   isFailed: boolean;
   /** Number of the event that told its failure. */
   failedBy: number;
@@ -36,13 +41,15 @@ export class Neighbors {
   /**
    * Takes a change of an entry.
    * @param key of its address, see `addressKey`; so with all of these
-   * @returns whether by it the neighbor failed or came back, or was heard of first
+   * @param mac as a number, 0 = none is told
+   * @returns whether by it the neighbor failed or came back, was heard of first, or moved
    */
-  take(change: "new" | "deleted", linkIndex: number, key: string, state: number): NeighborNews {
+  take(change: "new" | "deleted", linkIndex: number, key: string, state: number, mac = 0): NeighborNews {
     this.#events++;
     const link = this.#linkOf(linkIndex);
     const known = link.get(key) ?? {
       state: NeighborState.none,
+      mac: 0,
       isFailed: false,
       failedBy: 0,
       isDropped: false,
@@ -58,11 +65,14 @@ export class Neighbors {
     known.isFailed = state === NeighborState.failed || (wasFailed && !CONFIRMED.includes(state));
     if (state === NeighborState.failed && !wasFailed) known.failedBy = this.#events;
     const wasUnknown = UNKNOWN.includes(known.state);
+    const hasMoved = mac !== 0 && known.mac !== 0 && mac !== known.mac;
+    if (mac !== 0) known.mac = mac;
     known.state = state;
     known.isDropped = false;
     link.set(key, known);
     if (known.isFailed !== wasFailed) return "failure";
-    return wasUnknown && !UNKNOWN.includes(state) ? "heard" : "nothing";
+    if (wasUnknown && !UNKNOWN.includes(state)) return "heard";
+    return hasMoved ? "moved" : "nothing";
   }
 
   /** Puts what was read in the place of all entries; failures of neighbors that are gone are kept for links that live. */

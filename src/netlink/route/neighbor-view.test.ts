@@ -18,21 +18,25 @@ function viewOf(datagram: Uint8Array) {
   buffer.set(datagram, BEFORE);
   const view = new NeighborView(buffer);
   if (!view.read(BEFORE, datagram.length)) return null;
-  const { change, linkIndex, state, key, family } = view;
-  return { change, family, linkIndex, state, key, decode: () => view.decode() };
+  const { change, linkIndex, state, key, family, mac } = view;
+  return { change, family, linkIndex, state, key, mac, decode: () => view.decode() };
 }
 
 test("what the kernel tells of neighbors is read as the declared codecs read it", () => {
   const told = vectorsOf("neighbor").filter(({ direction }) => direction === "from-kernel");
+  let withMac = 0;
   for (const [i, { name }] of told.entries()) {
     const body = bytesNamed("neighbor", name);
-    const { address, family, linkIndex, state } = decodeNeighbor(body)!;
+    const { address, family, linkIndex, state, linkLayerAddress } = decodeNeighbor(body)!;
+    const mac = linkLayerAddress?.length === 6 ? Number(`0x${Buffer.from(linkLayerAddress).toString("hex")}`) : 0;
+    if (mac !== 0) withMac++;
     const change = i % 2 === 0 ? "new" : "deleted";
     const { decode, ...seen } = viewOf(encodeMessage(change === "new" ? NEW : DELETED, 0, 0, body))!;
-    expect(seen).toEqual({ change, family, linkIndex, state, key: addressKey(address) });
+    expect(seen).toEqual({ change, family, linkIndex, state, mac, key: addressKey(address) });
     expect(decode()).toEqual(decodeNeighbor(body));
   }
   expect(told.length).toBeGreaterThan(5);
+  expect(withMac).toBeGreaterThan(2);
 });
 
 test("whatever the bytes are: taken is only what decodes to the same; the rest is left to the codecs", () => {

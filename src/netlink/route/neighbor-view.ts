@@ -9,6 +9,7 @@ const MESSAGE_HEADER_BYTES = 16;
 /** nlmsghdr, ndmsg, and the header of the first attribute. */
 const ADDRESS_AT = MESSAGE_HEADER_BYTES + 12 + 4;
 const NDA_DST = 1;
+const NDA_LLADDR = 2;
 
 /** What decides about an entry. `key`: see {@link addressKey}. */
 export type NeighborEntry = { readonly linkIndex: number; readonly key: string; readonly state: number };
@@ -69,6 +70,14 @@ export class NeighborView {
   get key(): string {
     const from = this.#at + ADDRESS_AT;
     return this.#texts.toString("latin1", from, from + addressBytes(this.family));
+  }
+
+  /** Its MAC address as a number of 48 bits, or 0: it has none, or one of another kind. */
+  get mac(): number {
+    const from = this.#at + ADDRESS_AT + addressBytes(this.family);
+    if (from + 10 > this.#at + this.#length || this.#words.getUint32(from, true) !== ((NDA_LLADDR << 16) | 10))
+      return 0;
+    return this.#words.getUint16(from + 4, false) * 2 ** 32 + this.#words.getUint32(from + 6, false);
   }
 
   /** All of it; copies. @throws {DecodeError} */
