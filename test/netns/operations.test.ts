@@ -192,7 +192,7 @@ test("O4: doctor proves the way to each target by its own mark, and says what to
   expect(invoke(["doctor"]).out).toMatch(
     /FAULT {3}target 1 of web, 172\.16\.1\.2, mark 5001: neighbor failed on t1\n +mend:/,
   );
-  expect(invoke(["status"]).out).toMatch(/target 1 of web .* is unreachable: 172\.16\.1\.2 does not answer on t1/);
+  await untilStatus(/target 1 of web .* is unreachable: 172\.16\.1\.2 does not answer on t1/);
   target.ip("addr add 172.16.1.2/24 dev eth0", "link set eth0 arp on");
   ip("neigh flush dev t1");
   await untilStatus(/1 of 2 targets ready/);

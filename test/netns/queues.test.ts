@@ -20,6 +20,7 @@ import {
   readTargetHits,
   SAMPLE_QUEUE_DROPPED,
   SAMPLE_USER_DROPPED,
+  SAMPLE_WAITING,
   TraceFile,
   updateFlows,
   updateStreamTable,
@@ -143,7 +144,10 @@ test("a data plane with another number of queues counts a rule's packets from 0,
 
 test("D8: a queue that runs over: each packet is answered or counted as lost, and the loss is told", async () => {
   const pid = await serve("--queue=4:5", "--qlength=100");
-  expect(JSON.parse(readDataPlane(folder, COUNTERS)!.settings)).toMatchObject({ queues: [4, 5], queueLength: 100 });
+  expect(JSON.parse(readDataPlane(folder, COUNTERS)!.settings)).toMatchObject({
+    queues: { first: 4, last: 5 },
+    queueLength: 100,
+  });
   const before = loopback.received();
   await stop(pid);
   for (let i = 0; i < 4; i++) loopback.send(500, { firstFlow: i * 200 });
@@ -158,6 +162,7 @@ test("D8: a queue that runs over: each packet is answered or counted as lost, an
   await expect
     .poll(() => counters.sumSample(SAMPLE_QUEUE_DROPPED) + counters.sumSample(SAMPLE_USER_DROPPED))
     .toBe(lost);
+  await expect.poll(() => counters.sumSample(SAMPLE_WAITING)).toBe(0); // the next sample, if that one was of before
   const stats = spawnSync(join(ROOT, "bin", "nfqlb"), ["stats", "--all"], { env, encoding: "utf8" }).stdout;
   expect(JSON.parse(stats)).toMatchObject({ lost: { queueFull: lost, bufferFull: 0 }, waiting: 0, threadStarts: 2 });
   await expect.poll(() => errors).toMatch(/^queue 4: packets lost: \d+ as the queue was full, 0 as its buffer was$/m);
