@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { mkdirSync, readFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
@@ -255,8 +255,17 @@ test("D7, O13: the end is told first and packets are served on; a second signal 
   }
 });
 
+/** Folder of a program that runs in a network namespace of its own: in this one another control plane runs. */
+function aside(): string {
+  const own = folder();
+  const script = `#!/bin/sh\nexec unshare -n ${join(bin, "stateless-lb")} "$@"\n`;
+  writeFileSync(join(own, "stateless-lb"), script, { mode: 0o755 });
+  return own;
+}
+
 test("R17: a signal ends the wait for an NSP that never was there, within a second", async () => {
-  const waiting = new Balancer(bin, topology, { ...ENV, NSM_NSP_SERVICE: "unix:/nobody", NFQLB_SHM_DIR: folder() }, []);
+  const env = { ...ENV, NSM_NSP_SERVICE: "unix:/nobody", NFQLB_SHM_DIR: folder() };
+  const waiting = new Balancer(aside(), topology, env, []);
   waiting.launch();
   await until("the wait", () => (waiting.output.includes("data plane started") ? true : null));
   const startMs = performance.now();
@@ -266,7 +275,7 @@ test("R17: a signal ends the wait for an NSP that never was there, within a seco
 
 test("D8: a data plane that keeps dying is started again for a while, then the program ends as failed", async () => {
   const own = folder();
-  const doomed = new Balancer(bin, topology, { ...ENV, NFQLB_PROGRAM: "/bin/false", NFQLB_SHM_DIR: own }, []);
+  const doomed = new Balancer(aside(), topology, { ...ENV, NFQLB_PROGRAM: "/bin/false", NFQLB_SHM_DIR: own }, []);
   doomed.launch();
   await until("the failure", () => (doomed.output.includes("the data plane keeps dying") ? true : null), 20_000);
   expect(await doomed.stop()).toBe(1);
