@@ -153,9 +153,8 @@ export class Reconciler {
 
   /** A turn, unless it was woken only to read back and all is as it was. */
   #wakened(): void {
-    const { nowMs } = this.#options;
     if (this.#configuration === null) return;
-    const startMs = nowMs();
+    const startMs = this.#options.nowMs();
     const isDue = startMs >= this.#dueMs;
     let problem: Error | null = null;
     let isNews = false;
@@ -165,7 +164,7 @@ export class Reconciler {
       problem = error as Error;
     }
     if (isDue || isNews || problem !== null) this.#turn(this.#configuration, startMs, problem);
-    this.#timer.wake(Math.min(this.#dueMs, this.#verification.atMs) - nowMs());
+    this.#timer.wake(Math.min(this.#dueMs, this.#verification.atMs) - this.#options.nowMs());
   }
 
   #turn(configuration: Configuration, startMs: number, unread: Error | null): void {

@@ -1,3 +1,4 @@
+// Longer than other files: all of these tests share one bundled second process and its helpers.
 import { type ChildProcess, fork } from "node:child_process";
 import { mkdtempSync, readdirSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
