@@ -2,7 +2,6 @@
 // RunOrder as JSON. Prints a RunResult as JSON; the process ends with 1 when a case failed.
 import { mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { slowness as machineSlowness } from "../harness/machine.js";
 import { randomNumbers } from "../harness/random.js";
 import { shrink } from "./shrink.js";
 import { type FuzzCase, type FuzzTarget, loadCase, problemWith, type SavedCase, saveCase } from "./target.js";
@@ -181,9 +180,7 @@ function slowness(target: FuzzTarget, given: FuzzCase): string | null {
       cpuTimeUs(() => problemWith(target, given)),
     );
   }
-  if (least <= limit) return null;
-  const limitHere = limit * machineSlowness();
-  return least > limitHere ? `takes ${least} us of CPU time, more than ${limitHere}` : null;
+  return least > limit ? `takes ${least} us of CPU time, more than ${limit}` : null;
 }
 
 function cpuTimeUs(work: () => void): number {
