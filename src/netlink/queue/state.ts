@@ -39,19 +39,15 @@ export function readQueueStates(): ReadonlyMap<number, QueueState> | null {
  * anew. Of the network namespace in which the first reading took place.
  */
 export class QueueStateReader implements Disposable {
-  #fd: number | null = null;
+  /** Open from the beginning, so that nothing opens later than when who has it is ready. */
+  #fd = openOrNull();
   #bytes = Buffer.alloc(FIRST_BYTES);
   #last = Buffer.alloc(0);
   #states: ReadonlyMap<number, QueueState> = new Map();
 
   /** The same map as before when nothing changed. null: this user may not know. */
   read(): ReadonlyMap<number, QueueState> | null {
-    try {
-      this.#fd ??= openSync(PATH, "r");
-    } catch (error) {
-      if ((error as { code?: string }).code === "EACCES") return null;
-      throw error;
-    }
+    if (this.#fd === null) return null;
     const length = this.#fill(this.#fd);
     if (this.#last.length === length && this.#bytes.compare(this.#last, 0, length, 0, length) === 0)
       return this.#states;
@@ -73,6 +69,16 @@ export class QueueStateReader implements Disposable {
   [Symbol.dispose](): void {
     if (this.#fd !== null) closeSync(this.#fd);
     this.#fd = null;
+  }
+}
+
+/** null: this user may not read it. */
+function openOrNull(): number | null {
+  try {
+    return openSync(PATH, "r");
+  } catch (error) {
+    if ((error as { code?: string }).code === "EACCES") return null;
+    throw error;
   }
 }
 
