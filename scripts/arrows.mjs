@@ -45,7 +45,6 @@ const homes = {
   libsql: ["nsp"],
   yaml: ["nsp"],
   pino: ["programs"],
-  "prom-client": ["programs"],
 };
 
 /** @param {string} folder @returns {string[]} */

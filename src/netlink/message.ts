@@ -15,7 +15,8 @@ export const NLM_F_APPEND = 0x800;
 const NLM_F_CAPPED = 0x100;
 const NLM_F_ACK_TLVS = 0x200;
 
-const HEADER_BYTES = 16;
+/** `struct nlmsghdr`. */
+export const MESSAGE_HEADER_BYTES = 16;
 
 /** One netlink message. `body` is a view of what was received. */
 export type Message = {
@@ -28,13 +29,13 @@ export type Message = {
 
 /** `struct nlmsghdr` and the body, padded to 4 bytes. */
 export function encodeMessage(type: number, flags: number, sequence: number, body: Uint8Array): Uint8Array {
-  const bytes = new Uint8Array(align(HEADER_BYTES + body.length));
+  const bytes = new Uint8Array(align(MESSAGE_HEADER_BYTES + body.length));
   const view = new DataView(bytes.buffer);
-  view.setUint32(0, HEADER_BYTES + body.length, true);
+  view.setUint32(0, MESSAGE_HEADER_BYTES + body.length, true);
   view.setUint16(4, type, true);
   view.setUint16(6, flags, true);
   view.setUint32(8, sequence, true);
-  bytes.set(body, HEADER_BYTES);
+  bytes.set(body, MESSAGE_HEADER_BYTES);
   return bytes;
 }
 
@@ -48,7 +49,7 @@ export function splitMessages(bytes: Uint8Array): readonly Message[] {
       flags: flagsAt(view, at),
       sequence: sequenceAt(view, at),
       portId: view.getUint32(at + 12, true),
-      body: bytes.subarray(at + HEADER_BYTES, at + length),
+      body: bytes.subarray(at + MESSAGE_HEADER_BYTES, at + length),
     });
   });
   return messages;
@@ -60,9 +61,9 @@ export function splitMessages(bytes: Uint8Array): readonly Message[] {
  */
 export function eachMessage(view: DataView, bytes: number, visit: (at: number, length: number) => void): void {
   for (let at = 0; at < bytes; ) {
-    if (bytes - at < HEADER_BYTES) throw new DecodeError("nlmsghdr", `${bytes - at} stray bytes at ${at}`);
+    if (bytes - at < MESSAGE_HEADER_BYTES) throw new DecodeError("nlmsghdr", `${bytes - at} stray bytes at ${at}`);
     const length = view.getUint32(at, true);
-    if (length < HEADER_BYTES || at + length > bytes)
+    if (length < MESSAGE_HEADER_BYTES || at + length > bytes)
       throw new DecodeError("nlmsghdr.len", `${length} at ${at}, ${bytes - at} bytes left`);
     visit(at, length);
     at += align(length);
@@ -96,8 +97,8 @@ export function decodeOutcome({ type, flags, body }: Message): Outcome {
   const errno = 0 - view.getInt32(0, true);
   let at = 4;
   if (type === NLMSG_ERROR) {
-    if (body.length < 4 + HEADER_BYTES) throw new DecodeError("nlmsgerr", `${body.length} bytes`);
-    at = 4 + ((flags & NLM_F_CAPPED) !== 0 ? HEADER_BYTES : align(view.getUint32(4, true)));
+    if (body.length < 4 + MESSAGE_HEADER_BYTES) throw new DecodeError("nlmsgerr", `${body.length} bytes`);
+    at = 4 + ((flags & NLM_F_CAPPED) !== 0 ? MESSAGE_HEADER_BYTES : align(view.getUint32(4, true)));
   }
   let text = "";
   let offset = -1;

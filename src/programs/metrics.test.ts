@@ -9,7 +9,7 @@ import {
   COUNTER_PACKETS,
   SAMPLE_WAITING,
 } from "#tables";
-import { InstanceMetrics, offsetOf, request } from "../../test/harness/instance-metrics.js";
+import { InstanceMetrics, offsetOf, request, textOf } from "../../test/harness/instance-metrics.js";
 import { chooseEscaping } from "./stateless-lb/metrics/exposition.js";
 import { interfaceSource } from "./stateless-lb/metrics/interface-metrics.js";
 import { targetInterfaces } from "./stateless-lb/target-interfaces.js";
@@ -64,10 +64,10 @@ test("interfaces: by NSM_INTERFACE_PREFIX, else by the service's name; without b
     [none, 0],
     ["lo", 1],
   ] as const) {
-    const [family] = interfaceSource(prefix, {})
-      .read()
-      .filter(({ name }) => name === "stateless_lb_interface_up");
-    expect(family?.samples.filter(({ labels }) => labels["interface_name"] === "lo")).toHaveLength(count);
+    const source = interfaceSource(prefix, {});
+    const text = textOf(source);
+    source.close?.();
+    expect(linesOf(text, 'stateless_lb_interface_up{interface_name="lo"}')).toHaveLength(count);
   }
 });
 

@@ -14,14 +14,26 @@ const WORTH_COLLECTING_BYTES = 3 << 20;
  */
 export class SettledMemory implements Disposable {
   #timer: NodeJS.Timeout | null = null;
+  readonly #beforehand: () => Promise<void>;
   #notBeforeMs = 0;
   #settledBytes = 0;
+
+  /** @param beforehand done when work is over, before memory is given back: what can be prepared for later; never fails */
+  constructor(beforehand: () => Promise<void> = async () => {}) {
+    this.#beforehand = beforehand;
+  }
 
   /** Work was done that leaves garbage behind. */
   stir(): void {
     const waitMs = Math.max(QUIET_MS, this.#notBeforeMs - performance.now());
     if (this.#timer !== null) clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#settle(), waitMs).unref();
+    this.#timer = setTimeout(() => void this.#finish(), waitMs).unref();
+  }
+
+  async #finish(): Promise<void> {
+    const timer = this.#timer;
+    await this.#beforehand();
+    if (this.#timer === timer) this.#settle(); // else work has begun again, or all is over
   }
 
   #settle(): void {
@@ -43,6 +55,7 @@ export class SettledMemory implements Disposable {
 
   [Symbol.dispose](): void {
     if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
   }
 }
 

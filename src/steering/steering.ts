@@ -136,9 +136,9 @@ export class Steering implements Disposable {
   /** What each target got since its counter was made, by fwmark; one dump for all. */
   counters(): ReadonlyMap<number, Hits> {
     const hits = new Map<number, Hits>();
-    for (const { chain, packets, bytes } of this.#nft.counters(METRICS_TABLE)) {
-      const fwmark = fwmarkOfChain(chain);
-      if (fwmark !== null) hits.set(fwmark, { packets, bytes });
+    for (const counter of this.#nft.counters(METRICS_TABLE)) {
+      const fwmark = fwmarkOfChain(counter.chain);
+      if (fwmark !== null) hits.set(fwmark, counter);
     }
     return hits;
   }

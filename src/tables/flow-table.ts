@@ -116,7 +116,10 @@ export function readFlows(folder: string, name: string): FlowTable {
 }
 
 /** What a rule has matched: beyond its base; 0 where the counters are younger than the rule. */
-export function matchesOf({ slot, base }: StoredRule, countOf: (slot: number) => number): number {
+export function matchesOf(
+  { slot, base }: Pick<StoredRule, "slot" | "base">,
+  countOf: (slot: number) => number,
+): number {
   return Math.max(0, countOf(slot) - base);
 }
 

@@ -101,7 +101,6 @@ export type Footprint = {
 /** Waits until both have given back what their start needed, then looks for `seconds` seconds: memory at the end, CPU in all. */
 export async function measureFootprint(control: number, data: number, seconds: number): Promise<Footprint> {
   await settled([control, data]);
-  const cpuNs = (pid: number) => [...threadTimes(pid).values()].reduce((sum, ns) => sum + ns, 0);
   const [controlBefore, dataBefore, startMs] = [cpuNs(control), cpuNs(data), performance.now()];
   await delay(seconds * 1_000);
   const percentOf = (ns: number) => ns / 1e4 / (performance.now() - startMs);
@@ -122,6 +121,31 @@ export async function measureFootprint(control: number, data: number, seconds: n
     seconds,
   };
 }
+
+/** CPU time of one scrape after the other in ms, all threads, garbage collected meanwhile too; and the text's length. */
+export type Scrapes = { readonly cpuMs: readonly number[]; readonly bytes: number };
+
+/** Waits until the start is over, then scrapes `count` times, some 0.6 s apart. What the process does at rest is in it. */
+export async function measureScrapes(pid: number, url: string, count: number): Promise<Scrapes> {
+  await settled([pid]);
+  const cpuMs: number[] = [];
+  let bytes = 0;
+  for (let i = 0; i < count; i++) {
+    const before = cpuNs(pid);
+    const text = await (await fetch(url)).text();
+    bytes = text.length;
+    await delay(AFTER_SCRAPE_MS);
+    cpuMs.push((cpuNs(pid) - before) / 1e6);
+    await delay(BETWEEN_SCRAPES_MS);
+  }
+  return { cpuMs, bytes };
+}
+
+/** Helper threads collect garbage beyond the answer. */
+const AFTER_SCRAPE_MS = 100;
+const BETWEEN_SCRAPES_MS = 500;
+
+const cpuNs = (pid: number) => [...threadTimes(pid).values()].reduce((sum, ns) => sum + ns, 0);
 
 /** A start is over when the pages of node that it needed were given back, and memory has stood still since. */
 async function settled(pids: readonly number[]): Promise<void> {

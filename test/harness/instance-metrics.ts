@@ -9,6 +9,8 @@ import {
   updateFlows,
   updateStreamTable,
 } from "#tables";
+import { TextExposition } from "../../src/programs/stateless-lb/metrics/exposition.js";
+import type { Source } from "../../src/programs/stateless-lb/metrics/family.js";
 import { type MetricsServer, startMetricsServer } from "../../src/programs/stateless-lb/metrics/metrics-server.js";
 import { type MetricSourcesOptions, metricSources } from "../../src/programs/stateless-lb/metrics/sources.js";
 import type { TargetView } from "../../src/programs/stateless-lb/metrics/stream-metrics.js";
@@ -129,6 +131,13 @@ function makeTable(folder: string, name: string, offset: number, targets: number
   });
   using reader = new StreamTableReader(folder, name, { isCounting: true });
   for (let index = 0; index < targets; index++) if (index !== 1) reader.hits[index] = 3;
+}
+
+/** The text of one source. */
+export function textOf(source: Source): string {
+  const out = new TextExposition();
+  source.write(out);
+  return Buffer.concat(out.parts).toString();
 }
 
 export type Answer = { readonly status: number; readonly type: string; readonly text: string };

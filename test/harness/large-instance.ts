@@ -76,6 +76,9 @@ export class LargeInstance implements Disposable {
     return { control: this.#control!.pid!, data: readDataPlane(SHM, COUNTERS)!.pid };
   }
 
+  /** Where a scraper asks. */
+  readonly metrics = "http://127.0.0.1:2223/metrics";
+
   /** Of the NSP that is followed. */
   get address(): string {
     return `unix:${this.#folder}/nsp.sock`;

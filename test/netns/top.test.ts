@@ -20,6 +20,7 @@ import { readSnapshot } from "../../src/programs/nfqlb/top-snapshot.js";
 import { queueSource } from "../../src/programs/stateless-lb/metrics/queue-metrics.js";
 import { until } from "../harness/balancer.js";
 import { ROOT } from "../harness/bundled.js";
+import { textOf } from "../harness/instance-metrics.js";
 import { Loopback } from "../harness/loopback.js";
 import { enterFreshNamespaces } from "../harness/namespace.js";
 
@@ -162,9 +163,11 @@ test("live: SIGTERM gives the old screen back, too", async () => {
 test("a data plane that is stopped hangs for whoever looks, and what waits is the kernel's word", async () => {
   const look = () => {
     const { isHanging, queues } = readSnapshot(folder)!;
-    const families = queueSource(folder, "nfqlb-counters").read();
+    const lines = textOf(queueSource(folder, "nfqlb-counters")).split("\n");
     const metric = (name: string) =>
-      families.find((one) => one.name === `stateless_lb_${name}`)!.samples.reduce((sum, { value }) => sum + value, 0);
+      lines
+        .filter((line) => line.startsWith(`stateless_lb_${name}`))
+        .reduce((sum, line) => sum + Number(line.split(" ").at(-1)), 0);
     const waiting = queues.reduce((sum, queue) => sum + queue.waiting, 0);
     return [isHanging, waiting, metric("data_plane_up"), metric("queue_waiting_packets")];
   };

@@ -1,8 +1,8 @@
 import { concat } from "#bytes";
 import type { DatagramSocket } from "#sys";
-import { NetlinkConnection } from "../connection.js";
+import { DUMP_ATTEMPTS, NetlinkConnection, type Room } from "../connection.js";
 import { NetlinkError } from "../error.js";
-import type { Message } from "../message.js";
+import { eachMessage, MESSAGE_HEADER_BYTES, type Message, typeAt as messageTypeAt } from "../message.js";
 import { NETLINK_NETFILTER, openNetlink, subscribe } from "../open.js";
 import { decodeChain, type ListedChain } from "./chain.js";
 import {
@@ -17,6 +17,7 @@ import {
   NFT_MSG_GETSET,
   NFT_MSG_GETSETELEM,
   NFT_MSG_NEWGEN,
+  NFT_MSG_NEWRULE,
   nfgenmsg,
   ruleAttributes,
   setAttributes,
@@ -28,6 +29,7 @@ import { type Element, type ListedSet, readElements, readSet } from "./set.js";
 
 const NFPROTO_UNSPEC = 0;
 const NFNLGRP_NFTABLES = 7;
+const NEW_RULE = (NFNL_SUBSYS_NFTABLES << 8) | NFT_MSG_NEWRULE;
 
 /** nf_tables of the network namespace it was opened in; synchronous. */
 export class NftConnection implements Disposable {
@@ -81,8 +83,21 @@ export class NftConnection implements Disposable {
 
   /** The counters of a table's rules, one per rule that has any; none when there is no such table. */
   counters(table: string): readonly RuleCounter[] {
-    const query = ruleAttributes.encode({ table }, "");
-    return (this.#dump("NFT_MSG_GETRULE", NFT_MSG_GETRULE, query) ?? []).flatMap((rule) => readRuleCounter(rule) ?? []);
+    const [type, body] = dumpRequest(NFT_MSG_GETRULE, ruleAttributes.encode({ table }, ""));
+    for (let attempt = 1; ; attempt++) {
+      const counters: RuleCounter[] = [];
+      const visit = ({ bytes, words }: Room, length: number) => {
+        const datagram = Buffer.from(bytes.buffer, bytes.byteOffset, length);
+        eachMessage(words, length, (at, messageLength) => {
+          if (messageTypeAt(words, at) !== NEW_RULE) return;
+          const counter = readRuleCounter(datagram, at + MESSAGE_HEADER_BYTES + nfgenmsg.size, at + messageLength);
+          if (counter !== null) counters.push(counter);
+        });
+      };
+      const isConsistent = orNone(() => this.#connection.walk("NFT_MSG_GETRULE", type, body, visit)) ?? true;
+      if (isConsistent) return counters;
+      if (attempt === DUMP_ATTEMPTS) throw new NetlinkError("NFT_MSG_GETRULE", "EINTR", `interrupted ${attempt} times`);
+    }
   }
 
   /** A table's sets and maps that have a name of their own, or null when there is no such table. */
@@ -99,18 +114,29 @@ export class NftConnection implements Disposable {
   }
 
   #dump(operation: string, message: number, attributes: Uint8Array): readonly Uint8Array[] | null {
-    const body = concat([nfgenmsg.encode({ family: NFPROTO_INET, version: 0, resourceId: 0 }, ""), attributes]);
-    try {
-      const messages = this.#connection.dump(operation, (NFNL_SUBSYS_NFTABLES << 8) | message, body);
-      return messages.map((one) => one.body.subarray(nfgenmsg.size));
-    } catch (error) {
-      if (error instanceof NetlinkError && error.errno === "ENOENT") return null;
-      throw error;
-    }
+    const [type, body] = dumpRequest(message, attributes);
+    const messages = orNone(() => this.#connection.dump(operation, type, body));
+    return messages?.map((one) => one.body.subarray(nfgenmsg.size)) ?? null;
   }
 
   [Symbol.dispose](): void {
     this.#socket[Symbol.dispose]();
+  }
+}
+
+/** Type and body of the request for a dump of objects of family inet. */
+function dumpRequest(message: number, attributes: Uint8Array): readonly [type: number, body: Uint8Array] {
+  const header = nfgenmsg.encode({ family: NFPROTO_INET, version: 0, resourceId: 0 }, "");
+  return [(NFNL_SUBSYS_NFTABLES << 8) | message, concat([header, attributes])];
+}
+
+/** null: there is no such table or set. */
+function orNone<T>(ask: () => T): T | null {
+  try {
+    return ask();
+  } catch (error) {
+    if (error instanceof NetlinkError && error.errno === "ENOENT") return null;
+    throw error;
   }
 }
 

@@ -6,6 +6,8 @@ import { readRuleCounter } from "./counter-list.js";
 
 const NFGENMSG_BYTES = 4;
 
+const read = (attributes: Uint8Array) => readRuleCounter(Buffer.from(attributes), 0, attributes.length);
+
 /** The same by the declared codecs. */
 function decoded(attributes: Uint8Array) {
   const { chain = "", expressions = [] } = ruleAttributes.decode(attributes, "");
@@ -20,7 +22,7 @@ test("a rule's counter read by hand is what the declared codecs read, in all byt
   let counters = 0;
   for (const { name, hex } of vectors) {
     const attributes = bytesOf(hex).subarray(NFGENMSG_BYTES);
-    const found = readRuleCounter(attributes);
+    const found = read(attributes);
     expect(found, name).toEqual(decoded(attributes));
     counters += found === null ? 0 : 1;
   }
@@ -35,12 +37,12 @@ test("large numbers, the counter behind other expressions, attributes cut short"
     { name: "counter", data: counter },
   ];
   const attributes = ruleAttributes.encode({ table: "t", chain: "fwmark-5001", expressions }, "");
-  expect(readRuleCounter(attributes)).toEqual({ chain: "fwmark-5001", packets: 2 ** 32 + 5, bytes: 2 ** 52 + 3 });
-  expect(readRuleCounter(ruleAttributes.encode({ table: "t", chain: "c" }, ""))).toBe(null);
+  expect(read(attributes)).toEqual({ chain: "fwmark-5001", packets: 2 ** 32 + 5, bytes: 2 ** 52 + 3 });
+  expect(read(ruleAttributes.encode({ table: "t", chain: "c" }, ""))).toBe(null);
   for (let length = 0; length < attributes.length; length++) {
     let outcome: unknown = null;
     try {
-      outcome = readRuleCounter(attributes.subarray(0, length));
+      outcome = read(attributes.subarray(0, length));
     } catch (error) {
       expect(error).toBeInstanceOf(RangeError);
     }

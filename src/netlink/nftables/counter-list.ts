@@ -16,32 +16,31 @@ const COUNTER = "counter";
 export type RuleCounter = { readonly chain: string; readonly packets: number; readonly bytes: number };
 
 /**
- * The first counter among the attributes of a NFT_MSG_NEWRULE, or null when the rule has none.
- * @throws {RangeError} the attributes are cut short
+ * The first counter among the attributes of a NFT_MSG_NEWRULE, or null when the rule has none. The attributes are the bytes
+ * [start, end). @throws {RangeError} they are cut short
  */
-export function readRuleCounter(attributes: Uint8Array): RuleCounter | null {
-  const bytes = Buffer.from(attributes.buffer, attributes.byteOffset, attributes.length);
+export function readRuleCounter(bytes: Buffer, start: number, end: number): RuleCounter | null {
   let chain = "";
-  for (let at = 0; at < bytes.length; at = next(bytes, at)) {
+  for (let at = start; at < end; at = next(bytes, at)) {
     if (typeAt(bytes, at) === NFTA_RULE_CHAIN) chain = textAt(bytes, at);
     if (typeAt(bytes, at) !== NFTA_RULE_EXPRESSIONS) continue;
-    const end = endOf(bytes, at);
-    for (let expression = at + HEADER_BYTES; expression < end; expression = next(bytes, expression)) {
-      const counter = readCounter(bytes, expression);
-      if (counter !== null) return { chain, ...counter };
+    const expressionsEnd = endOf(bytes, at);
+    for (let expression = at + HEADER_BYTES; expression < expressionsEnd; expression = next(bytes, expression)) {
+      const counter = readCounter(bytes, expression, chain);
+      if (counter !== null) return counter;
     }
   }
   return null;
 }
 
 /** @param at a list element: name and data of an expression */
-function readCounter(bytes: Buffer, at: number): { readonly packets: number; readonly bytes: number } | null {
+function readCounter(bytes: Buffer, at: number, chain: string): RuleCounter | null {
   const end = endOf(bytes, at);
   let isCounter = false;
   for (let part = at + HEADER_BYTES; part < end; part = next(bytes, part)) {
     if (typeAt(bytes, part) === NFTA_EXPR_NAME) isCounter = textAt(bytes, part) === COUNTER;
     if (!isCounter || typeAt(bytes, part) !== NFTA_EXPR_DATA) continue;
-    const found = { packets: 0, bytes: 0 };
+    const found = { chain, packets: 0, bytes: 0 };
     const dataEnd = endOf(bytes, part);
     for (let field = part + HEADER_BYTES; field < dataEnd; field = next(bytes, field)) {
       const type = typeAt(bytes, field);

@@ -19,8 +19,8 @@ export class InstanceState {
   readonly #hasFrontend: boolean;
   #update: NspUpdate | null = null;
   readonly #control: () => Pick<Reconciler, "status" | "inForce"> | null;
-  /** Kept for one turn of the event loop: several metrics look at it, and it is large. */
-  #status: Status | null = null;
+  /** What metrics need of the status, which is large; kept until the next turn. */
+  #view: StatusView | null = null;
   /** Turns by duration. */
   readonly #turnCounts = new Float64Array(TURN_BOUNDS.length + 1);
   #turnSeconds = 0;
@@ -47,7 +47,7 @@ export class InstanceState {
   }
 
   takeTurn(turn: Turn): void {
-    this.#status = null;
+    this.#view = null;
     const seconds = turn.durationMs / 1_000;
     const bucket = TURN_BOUNDS.findIndex((bound) => seconds <= bound);
     this.#turnCounts[bucket < 0 ? TURN_BOUNDS.length : bucket]!++;
@@ -68,7 +68,7 @@ export class InstanceState {
 
   /** Targets as of the last turn. */
   targets(): readonly TargetView[] {
-    return targetsOf(this.#lastStatus()?.targets ?? []);
+    return this.#lastView()?.targets ?? [];
   }
 
   /** Names of the streams in force: those with a range of fwmarks, while somebody asks for packets. */
@@ -76,20 +76,17 @@ export class InstanceState {
     return (this.#control()?.inForce() ?? []).map(({ name }) => name);
   }
 
-  #lastStatus(): Status | null {
-    if (this.#status !== null) return this.#status;
-    this.#status = this.#control()?.status() ?? null;
-    setImmediate(() => {
-      this.#status = null;
-    });
-    return this.#status;
+  #lastView(): StatusView | null {
+    const status = this.#view === null ? this.#control()?.status() : undefined;
+    if (status !== undefined) this.#view = viewOf(status, this.#place);
+    return this.#view;
   }
 
   /** For metrics. */
   numbers(isAvailable: boolean): ControlNumbers {
     const { configuration, refusals } = this.#update ?? { configuration: null, refusals: [] };
-    const status = this.#lastStatus();
-    const all = [...refusals.map(({ kind }) => kind), ...(status?.refusals ?? []).map(({ what }) => what)];
+    const view = this.#lastView();
+    const all = [...refusals.map(({ kind }) => kind), ...(view?.refusals ?? [])];
     const { vips = [], streams = [], flows = [], targets = [] } = configuration ?? {};
     return {
       turns: { bounds: TURN_BOUNDS, counts: this.#turnCounts, seconds: this.#turnSeconds },
@@ -97,13 +94,10 @@ export class InstanceState {
       kernelSteps: this.#kernelSteps,
       failedSteps: this.#failedSteps,
       repairs: this.#repairs,
-      overruns: status?.overruns ?? 0,
-      drifts: status?.driftsFound ?? 0,
-      interfacesSetDown: status?.interfacesSetDown.length ?? 0,
-      streams: (status?.streams ?? []).map(({ name, offset, fault }) => {
-        const isInForce = status?.isFrontendAnnounced !== false && offset !== null && fault === "";
-        return { labels: { ...this.#place, stream: name }, isInForce };
-      }),
+      overruns: view?.overruns ?? 0,
+      drifts: view?.drifts ?? 0,
+      interfacesSetDown: view?.interfacesSetDown ?? 0,
+      streams: view?.streams ?? [],
       dataPlaneDeaths: this.#dataPlaneDeaths,
       isNspConnected: this.isNspConnected,
       isFrontendAnnounced: this.isFrontendAnnounced,
@@ -125,8 +119,24 @@ export class InstanceState {
   }
 }
 
-function targetsOf(targets: Status["targets"]): readonly TargetView[] {
-  return targets.flatMap(({ stream, identifier, fwmark, addresses, ips = addresses, state, cause }) => {
-    return fwmark === null ? [] : [{ stream, identifier, fwmark, ips, state, reason: cause }];
-  });
+type StatusView = Pick<ControlNumbers, "overruns" | "drifts" | "interfacesSetDown" | "streams"> & {
+  readonly targets: readonly TargetView[];
+  /** Kinds of the objects that this kernel cannot serve. */
+  readonly refusals: readonly string[];
+};
+
+function viewOf(status: Status, place: Labels): StatusView {
+  return {
+    overruns: status.overruns,
+    drifts: status.driftsFound,
+    interfacesSetDown: status.interfacesSetDown.length,
+    streams: status.streams.map(({ name, offset, fault }) => {
+      const isInForce = status.isFrontendAnnounced !== false && offset !== null && fault === "";
+      return { labels: { ...place, stream: name }, isInForce };
+    }),
+    refusals: status.refusals.map(({ what }) => what),
+    targets: status.targets.flatMap(({ stream, identifier, fwmark, addresses, ips = addresses, state, cause }) => {
+      return fwmark === null ? [] : [{ stream, identifier, fwmark, ips, state, reason: cause }];
+    }),
+  };
 }

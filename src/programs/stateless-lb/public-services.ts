@@ -30,6 +30,8 @@ export type PublicServicesOptions = {
 export type PublicServices = {
   /** Something of the state has changed. */
   readonly refresh: () => void;
+  /** A quiet moment: makes the next scrape of the metrics cheap. */
+  readonly prepare: () => Promise<void>;
   /** Tells frontends that the end is near; nothing makes it available again. */
   readonly leave: () => void;
   readonly close: () => Promise<void>;
@@ -95,6 +97,7 @@ export async function startPublicServices(options: PublicServicesOptions): Promi
   });
   return {
     refresh,
+    prepare: async () => metrics?.prepare(),
     leave: () => {
       isLeaving = true;
       refresh();

@@ -111,7 +111,8 @@ async function run(
   source.onFileFault((fileFault) => status.update({ source: { ...firstStatus(source).source, fileFault } }));
   ensureFlows(shmFolder, FLOWS);
   const isAlone = source.file !== null;
-  const late = { control: null as Reconciler | null, wake: () => {}, refresh: () => {} }; // of what is made further down
+  // Of what is made further down.
+  const late = { control: null as Reconciler | null, wake: () => {}, refresh: () => {}, prepare: async () => {} };
   const state = new InstanceState(placeOf(source), isAlone ? null : hostname(), () => late.control);
   const dataPlane = new DataPlane({
     program: settings.nfqlb || join(__dirname, "nfqlb"),
@@ -127,7 +128,7 @@ async function run(
     },
     onGiveUp: (cause) => signals.fail(`the data plane keeps dying: ${cause}`),
   });
-  using memory = new SettledMemory();
+  using memory = new SettledMemory(() => late.prepare());
   const options = commonOptions(settings, steering, log, source.file !== null);
   const reconciler = new Reconciler({
     ...options,
@@ -162,6 +163,7 @@ async function run(
     log,
   });
   late.refresh = services.refresh;
+  late.prepare = services.prepare;
   late.wake = () => {
     reconciler.wake(0);
     services.refresh();

@@ -1,5 +1,5 @@
 import type { HealthTree } from "#availability";
-import { type Definition, type Family, histogramSamples, type Labels, type Sample, type Source } from "./family.js";
+import { type Definition, histogram, type Labels, labelText, type Source, single } from "./family.js";
 
 /** What the control plane did so far and knows now; plain numbers. */
 export type ControlNumbers = {
@@ -28,66 +28,63 @@ export type ControlNumbers = {
   readonly refused: Readonly<Record<string, number>>;
 };
 
-const family = (type: Definition["type"], name: string, help: string, samples: readonly Sample[]): Family => {
-  return { name: `stateless_lb_${name}`, type, help, samples };
+const own = (type: Definition["type"], name: string, help: string): Definition => {
+  return { name: `stateless_lb_${name}`, type, help };
 };
-const single = (value: number): readonly Sample[] => [{ labels: {}, value }];
-const byLabel = (label: string, values: Readonly<Record<string, number>>): readonly Sample[] =>
-  Object.entries(values).map(([text, value]) => ({ labels: { [label]: text }, value }));
+const DURATION = own("histogram", "reconcile_duration_seconds", "Duration of the turns of the reconcile loop");
+const IN_FORCE = own("gauge", "stream_in_force", "1 for each stream that has its table and marks");
+const FRONTEND = own(
+  "gauge",
+  "frontend_announced",
+  "Whether the frontend of this host is registered; absent where there is none to wait for",
+);
+const HEALTH = own("gauge", "health_status", "1 = SERVING, by health service");
+const OBJECTS = own("gauge", "configuration_objects", "Objects of the configuration by kind");
+const REFUSED = own("gauge", "refused_objects", "Objects of the NSP that are left out, by kind");
+
+/** Those of one number. */
+const NUMBERS: readonly (readonly [Definition, (now: ControlNumbers) => number])[] = [
+  [own("counter", "reconcile_failures_total", "Turns that broke off"), (now) => now.failedTurns],
+  [own("counter", "kernel_changes_total", "Changes of the kernel that were tried"), (now) => now.kernelSteps],
+  [
+    own(
+      "counter",
+      "kernel_change_failures_total",
+      "Changes that the kernel refused; of a pending target each reason once",
+    ),
+    (now) => now.failedSteps,
+  ],
+  [own("counter", "repairs_total", "Changes that made good what somebody else had undone"), (now) => now.repairs],
+  [own("counter", "kernel_event_overruns_total", "Times the kernel's events ran over"), (now) => now.overruns],
+  [own("counter", "kernel_drifts_total", "Readings that differed from the events"), (now) => now.drifts],
+  [own("counter", "interfaces_set_down_total", "Interfaces that were set down"), (now) => now.interfacesSetDown],
+  [own("counter", "data_plane_deaths_total", "Times the data plane ended unasked"), (now) => now.dataPlaneDeaths],
+  [own("gauge", "nsp_connected", "Whether the NSP answers all watches"), (now) => Number(now.isNspConnected)],
+  [own("gauge", "available", "Whether the frontend may attract traffic"), (now) => Number(now.isAvailable)],
+];
 
 /** The control plane's own numbers, and the statuses that probes get. */
 export function controlSource(numbers: () => ControlNumbers, health: Pick<HealthTree, "statuses">): Source {
   return {
     name: "control",
-    read: () => {
+    write: (out) => {
       const now = numbers();
+      const byLabel = (definition: Definition, label: string, values: Iterable<readonly [string, number]>) => {
+        out.family(definition);
+        for (const [text, value] of values) out.sample(labelText({ [label]: text }), value);
+      };
       const { turns } = now;
-      const durations = histogramSamples({}, turns.bounds.map(String), turns.counts, turns.seconds);
+      out.family(DURATION);
+      histogram(out, "", turns.bounds.map(String), turns.counts, turns.seconds);
+      for (const [definition, numberOf] of NUMBERS) single(out, definition, numberOf(now));
+      out.family(IN_FORCE);
+      for (const { labels, isInForce } of now.streams) out.sample(labelText(labels), Number(isInForce));
+      out.family(FRONTEND);
+      if (now.isFrontendAnnounced !== null) out.sample("", Number(now.isFrontendAnnounced));
       const statuses = health.statuses().map(([name, isServing]) => [name, Number(isServing)] as const);
-      const frontend = now.isFrontendAnnounced;
-      return [
-        family("histogram", "reconcile_duration_seconds", "Duration of the turns of the reconcile loop", durations),
-        family("counter", "reconcile_failures_total", "Turns that broke off", single(now.failedTurns)),
-        family("counter", "kernel_changes_total", "Changes of the kernel that were tried", single(now.kernelSteps)),
-        family(
-          "counter",
-          "kernel_change_failures_total",
-          "Changes that the kernel refused; of a pending target each reason once",
-          single(now.failedSteps),
-        ),
-        family("counter", "repairs_total", "Changes that made good what somebody else had undone", single(now.repairs)),
-        family("counter", "kernel_event_overruns_total", "Times the kernel's events ran over", single(now.overruns)),
-        family("counter", "kernel_drifts_total", "Readings that differed from the events", single(now.drifts)),
-        family("counter", "interfaces_set_down_total", "Interfaces that were set down", single(now.interfacesSetDown)),
-        family(
-          "gauge",
-          "stream_in_force",
-          "1 for each stream that has its table and marks",
-          now.streams.map(({ labels, isInForce }) => ({ labels, value: Number(isInForce) })),
-        ),
-        family("counter", "data_plane_deaths_total", "Times the data plane ended unasked", single(now.dataPlaneDeaths)),
-        family("gauge", "nsp_connected", "Whether the NSP answers all watches", single(Number(now.isNspConnected))),
-        family(
-          "gauge",
-          "frontend_announced",
-          "Whether the frontend of this host is registered; absent where there is none to wait for",
-          frontend === null ? [] : single(Number(frontend)),
-        ),
-        family("gauge", "available", "Whether the frontend may attract traffic", single(Number(now.isAvailable))),
-        family(
-          "gauge",
-          "health_status",
-          "1 = SERVING, by health service",
-          byLabel("service", Object.fromEntries(statuses)),
-        ),
-        family("gauge", "configuration_objects", "Objects of the configuration by kind", byLabel("kind", now.objects)),
-        family(
-          "gauge",
-          "refused_objects",
-          "Objects of the NSP that are left out, by kind",
-          byLabel("kind", now.refused),
-        ),
-      ];
+      byLabel(HEALTH, "service", statuses);
+      byLabel(OBJECTS, "kind", Object.entries(now.objects));
+      byLabel(REFUSED, "kind", Object.entries(now.refused));
     },
   };
 }

@@ -1,13 +1,3 @@
-/** Labels of a sample. An object that comes again in the next scrape is formatted once: keep it where it is costly. */
-export type Labels = Readonly<Record<string, string>>;
-
-/** One number of a family. A histogram's samples say which of its series they belong to. */
-export type Sample = {
-  readonly labels: Labels;
-  readonly value: number;
-  readonly series?: { readonly suffix: "_bucket"; readonly le: string } | { readonly suffix: "_sum" | "_count" };
-};
-
 /** What a metric is, apart from its numbers. */
 export type Definition = {
   /** As every Prometheus takes it: letters, digits and underscores. */
@@ -18,44 +8,68 @@ export type Definition = {
   readonly utf8?: { readonly name?: string; readonly labels?: Readonly<Record<string, string>> };
 };
 
-export type Family = Definition & { readonly samples: readonly Sample[] };
+/** Takes the numbers of a scrape, family by family, and keeps nothing of what it is given. */
+export type Exposition = {
+  /** A family begins; what follows belongs to it. */
+  readonly family: (definition: Definition) => void;
+  /**
+   * A number of the family.
+   * @param labels of {@link labelText}; keep them where they come again in each scrape
+   * @param suffix of its name: which series of a histogram it belongs to
+   */
+  readonly sample: (labels: string, value: number, suffix?: "" | "_bucket" | "_sum" | "_count") => void;
+};
 
-/** Where a part of the metrics comes from. It reads what is there at that moment; it never waits. */
-export type Source = { readonly name: string; readonly read: () => readonly Family[] };
+/** Where a part of the metrics comes from. It tells what is there at that moment; it never waits. */
+export type Source = {
+  readonly name: string;
+  readonly write: (out: Exposition) => void;
+  /** Gives back what it holds from scrape to scrape. */
+  readonly close?: () => void;
+};
 
-/** A histogram's samples. @param counts per bucket, not summed up; the last bucket has no bound */
-export function histogramSamples(
-  labels: Labels,
+export type Labels = Readonly<Record<string, string>>;
+
+/** Labels as they stand between the braces of Prometheus's text format; "" = none. */
+export function labelText(labels: Labels): string {
+  return Object.entries(labels)
+    .map(([name, value]) => `${name}="${escapeLabel(value)}"`)
+    .join(",");
+}
+
+/** More labels behind those that are text already. */
+export function joinLabels(...texts: readonly string[]): string {
+  return texts.filter((text) => text !== "").join(",");
+}
+
+/** A whole family of one number. */
+export function single(out: Exposition, definition: Definition, value: number, labels = ""): void {
+  out.family(definition);
+  out.sample(labels, value);
+}
+
+/**
+ * The series of a histogram.
+ * @param bounds as text, in ascending order
+ * @param counts per bucket, not summed up; the last bucket has no bound
+ */
+export function histogram(
+  out: Exposition,
+  labels: string,
   bounds: readonly string[],
   counts: ArrayLike<number>,
   sum: number,
-): readonly Sample[] {
+): void {
   let count = 0;
-  const buckets = [...bounds, "+Inf"].map((le, bucket): Sample => {
+  for (let bucket = 0; bucket <= bounds.length; bucket++) {
     count += counts[bucket]!;
-    return { labels, value: count, series: { suffix: "_bucket", le } };
-  });
-  return [
-    ...buckets,
-    { labels, value: sum, series: { suffix: "_sum" } },
-    { labels, value: count, series: { suffix: "_count" } },
-  ];
+    out.sample(joinLabels(`le="${bounds[bucket] ?? "+Inf"}"`, labels), count, "_bucket");
+  }
+  out.sample(labels, sum, "_sum");
+  out.sample(labels, count, "_count");
 }
 
-/** Labels by key, the same objects from scrape to scrape; those that a scrape does not ask for are forgotten after it. */
-export class LabelCache {
-  #last: ReadonlyMap<string, Labels> = new Map();
-  #now = new Map<string, Labels>();
-
-  /** A scrape begins. */
-  begin(): void {
-    this.#last = this.#now;
-    this.#now = new Map();
-  }
-
-  get(key: string, make: () => Labels): Labels {
-    const labels = this.#last.get(key) ?? make();
-    this.#now.set(key, labels);
-    return labels;
-  }
+/** Prometheus's text format: backslash, quote and line feed are escaped in values of labels. */
+function escapeLabel(value: string): string {
+  return /["\\\n]/.test(value) ? value.replaceAll("\\", "\\\\").replaceAll('"', '\\"').replaceAll("\n", "\\n") : value;
 }

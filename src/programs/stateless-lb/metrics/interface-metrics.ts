@@ -1,6 +1,6 @@
 import { formatAddress } from "#model";
 import { type LinkStatistics, RouteConnection } from "#netlink/route";
-import type { Definition, Family, Labels, Source } from "./family.js";
+import { type Definition, type Labels, labelText, type Source } from "./family.js";
 import { OTEL_SCOPE } from "./process-metrics.js";
 
 const LINK_LOCAL = [0xfe, 0x80] as const;
@@ -34,10 +34,12 @@ const UP: Definition = {
  * @param labels trench and conduit
  */
 export function interfaceSource(prefix: string | null, labels: Labels): Source {
+  let connection: RouteConnection | null = null; // kept, for its buffers
   return {
     name: "interfaces",
-    read: () => {
-      using route = new RouteConnection();
+    write: (out) => {
+      connection ??= new RouteConnection();
+      const route = connection;
       const own = route.countedLinks().filter(({ name }) => prefix !== null && name.startsWith(prefix));
       const links = own.filter(({ isUp }) => isUp);
       const addresses = links.length === 0 ? [] : route.addresses();
@@ -48,19 +50,17 @@ export function interfaceSource(prefix: string | null, labels: Labels): Source {
           .toString("hex")
           .replace(/..(?=.)/g, "$&:");
         const more = { interface_name: name, mac_address: mac, ips: JSON.stringify(ips) };
-        return { labels: { ...labels, ...more, ...OTEL_SCOPE }, statistics };
+        return { labels: labelText({ ...labels, ...more, ...OTEL_SCOPE }), statistics };
       });
-      const states = own.map(({ name, isUp, hasCarrier }) => {
-        return { labels: { ...labels, interface_name: name }, value: Number(isUp && hasCarrier) };
-      });
-      const families = COUNTERS.map(([key, definition]): Family => {
-        return {
-          ...definition,
-          samples: counted.map((link) => ({ labels: link.labels, value: link.statistics[key] })),
-        };
-      });
-      return [...families, { ...UP, samples: states }];
+      for (const [key, definition] of COUNTERS) {
+        out.family(definition);
+        for (const link of counted) out.sample(link.labels, link.statistics[key]);
+      }
+      out.family(UP);
+      for (const { name, isUp, hasCarrier } of own)
+        out.sample(labelText({ ...labels, interface_name: name }), Number(isUp && hasCarrier));
     },
+    close: () => connection?.[Symbol.dispose](),
   };
 }
 

@@ -29,14 +29,14 @@ import {
 } from "#tables";
 import { type QueueSamples, queueSamples, statesInsteadOfSamples } from "../../nfqlb/queue-samples.js";
 import { optionsFrom, queueNumbers } from "../../nfqlb/running.js";
-import { type Definition, type Family, histogramSamples, type Labels, type Sample, type Source } from "./family.js";
+import { type Definition, type Exposition, histogram, joinLabels, labelText, type Source, single } from "./family.js";
 
 /** A queue's block of counters and its labels. */
-type Queue = { readonly block: CounterBlock; readonly kernel: QueueSamples; readonly labels: Labels };
+type Queue = { readonly block: CounterBlock; readonly kernel: QueueSamples; readonly labels: string };
 
 const counter = (name: string, help: string): Definition => ({ name: `stateless_lb_${name}`, type: "counter", help });
 const gauge = (name: string, help: string): Definition => ({ name: `stateless_lb_${name}`, type: "gauge", help });
-const histogram = (name: string, help: string): Definition => ({
+const distribution = (name: string, help: string): Definition => ({
   name: `stateless_lb_${name}`,
   type: "histogram",
   help,
@@ -68,8 +68,8 @@ const COUNTERS: readonly (readonly [Definition, number])[] = [
 ];
 
 const PACKETS = counter("packets_total", "Packets by queue and outcome of the decision");
-const BATCH = histogram("queue_batch_packets", "Packets per receive");
-const LATENCY = histogram(
+const BATCH = distribution("queue_batch_packets", "Packets per receive");
+const LATENCY = distribution(
   "verdict_latency_seconds",
   "Time from receive to verdict sent, per packet, of every 16th batch; the time in the queue is not in it",
 );
@@ -91,80 +91,61 @@ const LATENCY_BOUNDS = Array.from({ length: LATENCY_BUCKETS - 1 }, (_, i) => Str
  */
 export function queueSource(folder: string, name: string): Source {
   const watch = new CounterWatch(folder, name);
-  return { name: "queues", read: () => readQueues(watch.current()) };
+  return { name: "queues", write: (out) => writeQueues(out, watch.current()) };
 }
 
 /** @param counters null before the first data plane */
-function readQueues(counters: CounterFile | null): readonly Family[] {
-  if (counters === null) return toFamilies([], 0, false);
-  const owner = counters.owner();
+function writeQueues(out: Exposition, counters: CounterFile | null): void {
+  const owner = counters?.owner() ?? null;
   const { queues: range, queueLength } = optionsFrom(owner?.settings ?? "");
-  const queues = queueNumbers(range);
+  const numbers = counters === null ? [] : queueNumbers(range);
   const nowMs = Number(process.hrtime.bigint()) / 1e6;
-  const states = queues.length === 0 ? null : statesInsteadOfSamples(counters, nowMs);
-  const blocks = queues.map((queue, worker) => {
-    const block = counters.block(worker);
-    return { block, kernel: queueSamples(block, queue, states), labels: { queue: String(queue) } };
+  const states = counters === null || numbers.length === 0 ? null : statesInsteadOfSamples(counters, nowMs);
+  const queues = numbers.map((queue, worker): Queue => {
+    const block = counters!.block(worker);
+    return { block, kernel: queueSamples(block, queue, states), labels: labelText({ queue: String(queue) }) };
   });
-  return toFamilies(blocks, queueLength, owner?.isReady === true && !isHanging(owner, nowMs));
+  single(out, UP, Number(owner?.isReady === true && !isHanging(owner, nowMs)));
+  writeDecisions(out, queues);
+  writeKernel(out, queues, queueLength);
+  for (const [definition, index] of COUNTERS) {
+    out.family(definition);
+    for (const { labels, block } of queues) out.sample(labels, block.counters[index]!);
+  }
 }
 
-function toFamilies(queues: readonly Queue[], queueLength: number, isReady: boolean): readonly Family[] {
-  const perQueue = (samplesOf: (queue: Queue) => readonly Sample[]) => queues.flatMap(samplesOf);
-  const split = ({ labels }: Queue, label: string, values: Readonly<Record<string, number>>): readonly Sample[] =>
-    Object.entries(values).map(([text, value]) => ({ labels: { ...labels, [label]: text }, value }));
-  return [
-    { ...UP, samples: [{ labels: {}, value: Number(isReady) }] },
-    {
-      ...PACKETS,
-      samples: perQueue((queue) => {
-        const { counters } = queue.block;
-        const outcomes = Object.entries(OUTCOME).map(([text, at]) => [text, counters[COUNTER_OUTCOMES + at]!]);
-        return split(queue, "outcome", Object.fromEntries(outcomes));
-      }),
-    },
-    {
-      ...BATCH,
-      samples: perQueue(({ labels, block: { counters } }) => {
-        const sizes = counters.subarray(COUNTER_BATCH_SIZES, COUNTER_BATCH_SIZES + BATCH_SIZES);
-        return histogramSamples(labels, BATCH_BOUNDS, sizes, counters[COUNTER_PACKETS]!);
-      }),
-    },
-    {
-      ...LATENCY,
-      samples: perQueue(({ labels, block: { counters } }) => {
-        const times = counters.subarray(COUNTER_LATENCIES, COUNTER_LATENCIES + LATENCY_BUCKETS);
-        return histogramSamples(labels, LATENCY_BOUNDS, times, counters[COUNTER_LATENCY_SUM_US]! / 1e6);
-      }),
-    },
-    {
-      ...WAITING,
-      samples: queues.map(({ labels, kernel }) => ({ labels, value: kernel.waiting })),
-    },
-    {
-      ...LIMIT,
-      samples: queues.map(({ labels }) => ({ labels, value: queueLength })),
-    },
-    {
-      ...LOST,
-      samples: perQueue((queue) => {
-        const { queueFull, bufferFull } = queue.kernel;
-        return split(queue, "full", { queue: queueFull, buffer: bufferFull });
-      }),
-    },
-    {
-      ...CPU,
-      samples: perQueue((queue) => {
-        const { samples } = queue.block;
-        return split(queue, "mode", {
-          user: samples[SAMPLE_USER_MS]! / 1_000,
-          system: samples[SAMPLE_SYSTEM_MS]! / 1_000,
-        });
-      }),
-    },
-    ...COUNTERS.map(([definition, index]) => ({
-      ...definition,
-      samples: queues.map(({ labels, block }) => ({ labels, value: block.counters[index]! })),
-    })),
-  ];
+/** What the threads decided, and how long it took. */
+function writeDecisions(out: Exposition, queues: readonly Queue[]): void {
+  out.family(PACKETS);
+  for (const { labels, block } of queues)
+    for (const [outcome, at] of Object.entries(OUTCOME))
+      out.sample(joinLabels(labels, labelText({ outcome })), block.counters[COUNTER_OUTCOMES + at]!);
+  out.family(BATCH);
+  for (const { labels, block } of queues) {
+    const sizes = block.counters.subarray(COUNTER_BATCH_SIZES, COUNTER_BATCH_SIZES + BATCH_SIZES);
+    histogram(out, labels, BATCH_BOUNDS, sizes, block.counters[COUNTER_PACKETS]!);
+  }
+  out.family(LATENCY);
+  for (const { labels, block } of queues) {
+    const times = block.counters.subarray(COUNTER_LATENCIES, COUNTER_LATENCIES + LATENCY_BUCKETS);
+    histogram(out, labels, LATENCY_BOUNDS, times, block.counters[COUNTER_LATENCY_SUM_US]! / 1e6);
+  }
+}
+
+/** What the kernel says of the queues and of their threads. */
+function writeKernel(out: Exposition, queues: readonly Queue[], queueLength: number): void {
+  out.family(WAITING);
+  for (const { labels, kernel } of queues) out.sample(labels, kernel.waiting);
+  out.family(LIMIT);
+  for (const { labels } of queues) out.sample(labels, queueLength);
+  out.family(LOST);
+  for (const { labels, kernel } of queues) {
+    out.sample(joinLabels(labels, labelText({ full: "queue" })), kernel.queueFull);
+    out.sample(joinLabels(labels, labelText({ full: "buffer" })), kernel.bufferFull);
+  }
+  out.family(CPU);
+  for (const { labels, block } of queues) {
+    out.sample(joinLabels(labels, labelText({ mode: "user" })), block.samples[SAMPLE_USER_MS]! / 1_000);
+    out.sample(joinLabels(labels, labelText({ mode: "system" })), block.samples[SAMPLE_SYSTEM_MS]! / 1_000);
+  }
 }

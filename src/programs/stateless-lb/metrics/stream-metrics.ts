@@ -7,7 +7,8 @@ import {
   type StreamCounts,
   StreamCountsReader,
 } from "#tables";
-import { type Definition, type Family, LabelCache, type Labels, type Sample, type Source } from "./family.js";
+import { type Definition, type Exposition, joinLabels, labelText, type Source } from "./family.js";
+import { Kept } from "./kept.js";
 import { OTEL_SCOPE } from "./process-metrics.js";
 
 /** A target as the metrics show it; plain values. */
@@ -33,7 +34,7 @@ export type StreamSourceOptions = {
   readonly conduit: string;
   /** Names of the streams in force. */
   readonly streams: () => readonly string[];
-  /** Targets of the configuration in force. */
+  /** Targets of the configuration in force; the same array as long as nothing of them has changed. */
   readonly targets: () => readonly TargetView[];
   /** What went to each target, by fwmark; one dump of the kernel for all. */
   readonly hits: () => ReadonlyMap<number, { readonly packets: number; readonly bytes: number }>;
@@ -76,150 +77,186 @@ const FLOW_GENERATION = own("gauge", "flow_rules_generation", "Number of the flo
 
 /** Streams, flows and targets: what Meridio tells of them, and their tables, states and shares. */
 export function streamSource(options: StreamSourceOptions): Source {
-  const cache = new LabelCache();
+  const { trench, conduit } = options;
+  const place = labelText({ trench, conduit });
   const flows = new FlowReader(options);
-  const counts = new StreamCountsReader(options.folder);
+  const tables = new TableReader(options);
+  let states = statesOf([], place);
   return {
     name: "streams",
-    read: () => {
-      cache.begin();
-      const place = { trench: options.trench, conduit: options.conduit };
-      return [
-        ...flows.families(place, cache),
-        ...tableFamilies(options, counts, place, cache),
-        ...stateFamilies(options.targets(), place),
-      ];
+    write: (out) => {
+      flows.write(out);
+      tables.write(out);
+      const targets = options.targets();
+      if (states.targets !== targets) states = statesOf(targets, place);
+      out.family(TARGETS);
+      for (const { labels, count } of states.counts) out.sample(labels, count);
+      out.family(NOT_READY);
+      for (const labels of states.notReady) out.sample(labels, 1);
     },
   };
 }
 
 /** Meridio's counters per target; a source of its own, since the kernel is asked for them. */
 export function hitSource({ trench, conduit, targets, hits }: StreamSourceOptions): Source {
-  const cache = new LabelCache();
+  type Known = { readonly stream: string; readonly ips: readonly string[]; readonly labels: string };
+  const kept = new Kept<number, Known>();
+  const know = ({ stream, fwmark, ips }: TargetView): Known => {
+    const mesh = { trench, conduit, stream };
+    const target = { identifier: String(fwmark), target_ips: JSON.stringify(ips) };
+    return { stream, ips, labels: labelText({ ...mesh, ...target, ...OTEL_SCOPE }) };
+  };
   return {
     name: "target hits",
-    read: () => {
-      cache.begin();
+    write: (out) => {
+      kept.begin();
       const counted = hits();
-      const found = targets().flatMap(({ stream, fwmark, ips }) => {
-        const count = counted.get(fwmark);
+      const found = targets().flatMap((target) => {
+        const count = counted.get(target.fwmark);
         if (count === undefined) return [];
-        const targetIps = JSON.stringify(ips);
-        const labels = cache.get(`${stream} ${fwmark} ${targetIps}`, () => {
-          return { trench, conduit, stream, identifier: String(fwmark), target_ips: targetIps, ...OTEL_SCOPE };
-        });
-        return [{ labels, count }];
+        const isSame = ({ stream, ips }: Known) => stream === target.stream && areEqual(ips, target.ips);
+        return { labels: kept.get(target.fwmark, isSame, () => know(target)).labels, count };
       });
-      return [
-        { ...HIT_PACKETS, samples: found.map(({ labels, count }) => ({ labels, value: count.packets })) },
-        { ...HIT_BYTES, samples: found.map(({ labels, count }) => ({ labels, value: count.bytes })) },
-      ];
+      out.family(HIT_PACKETS);
+      for (const { labels, count } of found) out.sample(labels, count.packets);
+      out.family(HIT_BYTES);
+      for (const { labels, count } of found) out.sample(labels, count.bytes);
     },
   };
 }
 
-type Place = { readonly trench: string; readonly conduit: string };
+const areEqual = (a: readonly string[], b: readonly string[]) =>
+  a === b || (a.length === b.length && a.every((one, i) => one === b[i]));
 
-function tableFamilies(
-  { tableName, nowMs, streams }: StreamSourceOptions,
-  reader: StreamCountsReader,
-  place: Place,
-  cache: LabelCache,
-): readonly Family[] {
-  const tables = streams().flatMap((stream) => {
-    const counts = orNull(() => reader.read(tableName(stream)));
-    return counts === null ? [] : [{ stream, counts, labels: cache.get(stream, () => ({ ...place, stream })) }];
-  });
-  reader.forgetOthers();
-  const each = (pick: (counts: StreamCounts) => number): readonly Sample[] =>
-    tables.map(({ labels, counts }) => ({ labels, value: pick(counts) }));
-  const targets = tables.flatMap(({ stream, counts }) => targetsOf(stream, counts, place, cache));
-  return [
-    { ...GENERATION, samples: each(({ generation }) => generation) },
-    { ...AGE, samples: each(({ publishedMs }) => Math.max(0, nowMs() - publishedMs) / 1_000) },
-    { ...TARGET_PACKETS, samples: targets.map(({ labels, packets }) => ({ labels, value: packets })) },
-    { ...IDEAL, samples: targets.map(({ labels, ideal }) => ({ labels, value: ideal })) },
-  ];
+/** What the lookup tables of the streams in force say of themselves. */
+class TableReader {
+  readonly #options: StreamSourceOptions;
+  readonly #counts: StreamCountsReader;
+  /** By stream: its labels, and those of its targets by index. */
+  readonly #kept = new Kept<string, { readonly stream: string; readonly targets: string[] }>();
+
+  constructor(options: StreamSourceOptions) {
+    this.#options = options;
+    this.#counts = new StreamCountsReader(options.folder);
+  }
+
+  write(out: Exposition): void {
+    const { trench, conduit, nowMs, streams } = this.#options;
+    this.#kept.begin();
+    const tables = streams().flatMap((stream) => {
+      const make = () => ({ stream: labelText({ trench, conduit, stream }), targets: [] });
+      const counts = this.#read(stream);
+      return counts === null ? [] : [{ counts, labels: this.#kept.get(stream, () => true, make) }];
+    });
+    this.#counts.forgetOthers();
+    const now = nowMs();
+    out.family(GENERATION);
+    for (const { labels, counts } of tables) out.sample(labels.stream, counts.generation);
+    out.family(AGE);
+    for (const { labels, counts } of tables) out.sample(labels.stream, Math.max(0, now - counts.publishedMs) / 1_000);
+    out.family(TARGET_PACKETS);
+    for (const { labels, counts } of tables)
+      eachTarget(labels, counts, (target, index) => out.sample(target, counts.hits[index]!));
+    out.family(IDEAL);
+    for (const { labels, counts } of tables)
+      eachTarget(labels, counts, (target, index) => out.sample(target, counts.positions[index]! / counts.size));
+  }
+
+  /** null: its table is gone at this moment. */
+  #read(stream: string): StreamCounts | null {
+    return orNull(() => this.#counts.read(this.#options.tableName(stream)));
+  }
 }
 
 /** Targets that are active or have been: who was counted must not vanish from a sum. */
-function targetsOf(stream: string, { active, hits, positions, size }: StreamCounts, place: Place, cache: LabelCache) {
-  const found: { readonly labels: Labels; readonly packets: number; readonly ideal: number }[] = [];
-  for (const [index, fwmark] of active.entries()) {
-    const packets = hits[index]!;
-    if (fwmark < 0 && packets === 0) continue;
-    const identifier = String(index + 1);
-    const labels = cache.get(`${stream} ${identifier}`, () => ({ ...place, stream, identifier }));
-    found.push({ labels, packets, ideal: positions[index]! / size });
+function eachTarget(
+  labels: { readonly stream: string; readonly targets: string[] },
+  { active, hits }: StreamCounts,
+  visit: (labels: string, index: number) => void,
+): void {
+  for (let index = 0; index < active.length; index++) {
+    if (active[index]! < 0 && hits[index] === 0) continue;
+    labels.targets[index] ??= joinLabels(labels.stream, labelText({ identifier: String(index + 1) }));
+    visit(labels.targets[index]!, index);
   }
-  return found;
 }
 
-function stateFamilies(targets: readonly TargetView[], place: Place): readonly Family[] {
-  const counts = new Map<string, { readonly labels: Labels; value: number }>();
+type States = {
+  /** Of whom the rest speaks. */
+  readonly targets: readonly TargetView[];
+  readonly counts: readonly { readonly labels: string; readonly count: number }[];
+  /** Labels of each target that is not ready. */
+  readonly notReady: readonly string[];
+};
+
+function statesOf(targets: readonly TargetView[], place: string): States {
+  const groups = new Map<string, { readonly labels: string; count: number }>();
   for (const { stream, state, reason } of targets) {
     const key = `${stream}\0${state}\0${reason}`;
-    const count = counts.get(key);
-    if (count === undefined) counts.set(key, { labels: { ...place, stream, state, reason }, value: 1 });
-    else count.value++;
+    const group = groups.get(key) ?? { labels: joinLabels(place, labelText({ stream, state, reason })), count: 0 };
+    group.count++;
+    groups.set(key, group);
   }
   const notReady = targets.filter(({ state }) => state !== "ready");
-  return [
-    { ...TARGETS, samples: [...counts.values()] },
-    {
-      ...NOT_READY,
-      samples: notReady.map(({ stream, identifier, ips, state, reason }) => {
-        const target = { identifier: String(identifier), target_ips: JSON.stringify(ips) };
-        return { labels: { ...place, stream, ...target, state, reason }, value: 1 };
-      }),
-    },
-  ];
+  return {
+    targets,
+    counts: [...groups.values()],
+    notReady: notReady.map(({ stream, identifier, ips, state, reason }) => {
+      const target = { identifier: String(identifier), target_ips: JSON.stringify(ips) };
+      return joinLabels(place, labelText({ stream, ...target, state, reason }));
+    }),
+  };
 }
 
-/** Reads rules only when they have changed: their text is long. */
+/** Reads rules only when they have changed. */
 class FlowReader {
   readonly #options: StreamSourceOptions;
   readonly #counters: CounterWatch;
-  #known: { readonly generation: number; readonly rules: readonly StoredRule[] } | null = null;
+  #known: { readonly generation: number; readonly rules: readonly LabelledRule[] } | null = null;
 
   constructor(options: StreamSourceOptions) {
     this.#options = options;
     this.#counters = new CounterWatch(options.folder, options.countersName);
   }
 
-  families({ trench, conduit }: Place, cache: LabelCache): readonly Family[] {
-    const { folder, flowsName, tableName } = this.#options;
-    const known = orNull(() => this.#read(folder, flowsName));
+  write(out: Exposition): void {
+    const known = orNull(() => this.#read());
     const counters = orNull(() => this.#counters.current());
     const blocks = Array.from({ length: counters?.workers ?? 0 }, (_, worker) => counters!.block(worker).ruleHits);
-    const prefix = tableName("");
-    const samples = (known?.rules ?? []).flatMap((stored): readonly Sample[] => {
-      const { rule } = stored;
-      if (!rule.target.startsWith(prefix)) return [];
-      const labels = cache.get(`flow ${rule.name}`, () => {
-        const stream = rule.target.slice(prefix.length);
-        const flow = rule.name.startsWith(`${rule.target}-`) ? rule.name.slice(rule.target.length + 1) : rule.name;
-        return { trench, conduit, stream, flow, ...OTEL_SCOPE };
-      });
-      const countOf = (slot: number) => blocks.reduce((sum, hits) => sum + hits[slot]!, 0);
-      return [{ labels, value: matchesOf(stored, countOf) }];
-    });
-    const generation = known === null ? [] : [{ labels: {}, value: known.generation }];
-    return [
-      { ...MATCHES, samples },
-      { ...FLOW_GENERATION, samples: generation },
-    ];
+    const countOf = (slot: number) => {
+      let count = 0;
+      for (const hits of blocks) count += hits[slot]!;
+      return count;
+    };
+    out.family(MATCHES);
+    for (const rule of known?.rules ?? []) out.sample(rule.labels, matchesOf(rule, countOf));
+    out.family(FLOW_GENERATION);
+    if (known !== null) out.sample("", known.generation);
   }
 
-  #read(folder: string, name: string) {
-    const generation = flowsGeneration(folder, name);
+  #read() {
+    const { folder, flowsName } = this.#options;
+    const generation = flowsGeneration(folder, flowsName);
     if (this.#known?.generation !== generation) {
-      const table = readFlows(folder, name);
-      this.#known = { generation: table.generation, rules: table.rules };
+      const table = readFlows(folder, flowsName);
+      this.#known = { generation: table.generation, rules: table.rules.flatMap((rule) => this.#label(rule) ?? []) };
     }
     return this.#known;
   }
+
+  /** null: a rule that is no flow of ours. */
+  #label({ rule: { name, target }, slot, base }: StoredRule): LabelledRule | null {
+    const { trench, conduit, tableName } = this.#options;
+    const prefix = tableName("");
+    if (!target.startsWith(prefix)) return null;
+    const stream = target.slice(prefix.length);
+    const flow = name.startsWith(`${target}-`) ? name.slice(target.length + 1) : name;
+    return { slot, base, labels: labelText({ trench, conduit, stream, flow, ...OTEL_SCOPE }) };
+  }
 }
+
+/** What is kept of a rule; its text is long. */
+type LabelledRule = Pick<StoredRule, "slot" | "base"> & { readonly labels: string };
 
 /** What may be gone at any moment (a table, a file) is null then. */
 function orNull<T>(read: () => T): T | null {
