@@ -21,6 +21,8 @@ const [name = "?", maxIdText = "0"] = process.argv.slice(2);
 /** Per packet number: how often it came (255 at most). */
 const received = new Uint8Array(Number(maxIdText));
 let total = 0;
+/** Somebody wants to know when the next packet comes. */
+let isAwaited = false;
 
 for (const family of [4, 6] as const) {
   const fd = openSocket(family === 4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK, 0);
@@ -32,6 +34,7 @@ for (const family of [4, 6] as const) {
   watchReadable(
     fd,
     () => {
+      const before = total;
       for (let count = ring.receive(fd, MSG_DONTWAIT); count > 0; count = ring.receive(fd, MSG_DONTWAIT)) {
         for (let i = 0; i < count; i++) {
           const at = ring.dataOffset + i * ring.slotBytes;
@@ -43,6 +46,10 @@ for (const family of [4, 6] as const) {
           isAnswered[flow] = 1; // each target answers each flow once
           sendInet(fd, ring.u8.slice(at, at + ring.length(i)), answers[flow]!, CLIENT_PORT);
         }
+      }
+      if (isAwaited && total > before) {
+        isAwaited = false;
+        console.log(JSON.stringify({ atNs: String(process.hrtime.bigint()) })); // CLOCK_MONOTONIC, the same for all processes
       }
     },
     (error) => console.error(error),
@@ -57,9 +64,10 @@ createServer((socket) => {
 
 createInterface({ input: process.stdin })
   .on("line", (line) => {
-    const command = JSON.parse(line) as { cmd: "dump"; path: string } | { cmd: "total" };
+    const command = JSON.parse(line) as { cmd: "dump"; path: string } | { cmd: "total" | "next" };
     if (command.cmd === "dump") writeFileSync(command.path, received);
-    console.log(JSON.stringify({ total }));
+    if (command.cmd === "next") isAwaited = true;
+    else console.log(JSON.stringify({ total }));
   })
   .on("close", () => process.exit(0));
 console.log(JSON.stringify({ ready: true }));

@@ -102,6 +102,20 @@ export class Topology {
     return (await this.client.ask<{ names: string[] }>({ cmd: "finish" })).names;
   }
 
+  /** When the next packet reaches a target, in ns of CLOCK_MONOTONIC. Nothing else may be asked of it meanwhile. */
+  async nextPacketAtNs(target: number): Promise<bigint> {
+    return BigInt((await this.targets[target]!.ask<{ atNs: string }>({ cmd: "next" })).atNs);
+  }
+
+  /** Resolves when a target has got nothing for 10 ms. */
+  async untilIdle(target: number): Promise<void> {
+    const total = async () => (await this.targets[target]!.ask<{ total: number }>({ cmd: "total" })).total;
+    for (let before = -1, now = await total(); now !== before; now = await total()) {
+      before = now;
+      await delay(10);
+    }
+  }
+
   /** Waits until the targets have stopped receiving, then accounts for every packet of the range. */
   async account(firstId: number, sent: number): Promise<Account> {
     await this.#settle();
