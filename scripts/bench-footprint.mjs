@@ -1,5 +1,5 @@
-// The second part of `make bench`: memory of both programs together and their CPU while nothing happens, with 100 streams,
-// 1,000 flows and 1,000 targets. `--write` puts the figures into docs/performance.md.
+// The second part of `make bench`: memory of both programs together, their CPU while nothing happens, and that of a scrape,
+// with 100 streams, 1,000 flows and 1,000 targets. `--write` puts the figures into docs/performance.md.
 import { spawnSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -8,11 +8,12 @@ import { buildHarness } from "./build-harness.mjs";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const build = await buildHarness();
+const ROUNDS = Number(process.env["BENCH_ROUNDS"] ?? 3);
 const kinds = { following: "following an NSP of its own process", alone: "alone, the NSP inside" };
 
-/** @typedef {import("../test/harness/footprint.js").Footprint} Footprint */
+/** @typedef {import("../test/harness/footprint.js").Footprint & import("../test/harness/footprint.js").Scrapes} Figure */
 
-/** @param {string} kind @returns {Footprint} */
+/** @param {string} kind @returns {Figure} */
 function measure(kind) {
   const args = [join(build, "footprint.cjs"), kind, join(root, "bin")];
   const { stdout, status } = spawnSync(process.execPath, args, {
@@ -23,11 +24,24 @@ function measure(kind) {
   return JSON.parse(stdout);
 }
 
-const all = Object.entries(kinds).map(([kind, name]) => ({ name, figure: measure(kind) }));
-/** @param {string} what @param {(figure: Footprint) => number} pick @param {number} digits */
+const all = Object.entries(kinds).map(([kind, name]) => ({ kind, name, figures: /** @type {Figure[]} */ ([]) }));
+for (let round = 0; round < ROUNDS; round++) for (const { kind, figures } of all) figures.push(measure(kind)); // interleaved: other load hits all alike
+
+/** @param {readonly number[]} values */
+const sort = (values) => [...values].sort((a, b) => a - b);
+/** @param {readonly number[]} values */
+const median = (values) => sort(values)[values.length >> 1] ?? 0;
+/** Median of the rounds, the least and the most. @param {readonly number[]} values @param {number} digits */
+const show = (values, digits) => {
+  const [least, most] = [Math.min(...values), Math.max(...values)].map((value) => value.toFixed(digits));
+  return `${median(values).toFixed(digits)} (${least} to ${most})`;
+};
+/** @param {string} what @param {(figure: Figure) => number} pick @param {number} digits */
 const row = (what, pick, digits = 1) =>
-  `| ${what} | ${all.map(({ figure }) => pick(figure).toFixed(digits)).join(" | ")} |`;
-const text = `| MiB | ${all.map(({ name }) => name).join(" | ")} |
+  `| ${what} | ${all.map(({ figures }) => show(figures.map(pick), digits)).join(" | ")} |`;
+const text = `${ROUNDS} interleaved rounds: medians, the least and the most.
+
+| MiB | ${all.map(({ name }) => name).join(" | ")} |
 |---|${all.map(() => "---").join("|")}|
 ${[
   row("**resident together, shared pages once**", (one) => one.togetherMib),
@@ -38,8 +52,12 @@ ${[
   row("RSS of the control plane", (one) => one.controlRssMib),
   row("RSS of the data plane", (one) => one.dataRssMib),
   row("PSS of both", (one) => one.pssMib),
+  row("**CPU of both while nothing happens, % of a core**", (one) => one.controlCpu + one.dataCpu, 2),
   row("CPU of the control plane while nothing happens, % of a core", (one) => one.controlCpu, 2),
   row("CPU of the data plane while nothing happens, % of a core", (one) => one.dataCpu, 2),
+  row("**CPU of a scrape, ms: median of 20**", (one) => median(one.scrapeCpuMs)),
+  row("the first scrape", (one) => one.scrapeCpuMs[0] ?? 0),
+  row("the dearest one", (one) => Math.max(...one.scrapeCpuMs)),
 ].join("\n")}
 `;
 console.log(text);

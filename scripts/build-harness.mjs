@@ -16,7 +16,6 @@ const entries = {
   "demo.cjs": "test/harness/demo.ts",
   "whole-path.cjs": "bench/whole-path.ts",
   "footprint.cjs": "bench/footprint.ts",
-  "scrape.cjs": "bench/scrape.ts",
   "fuzz.cjs": "test/fuzz/run.ts",
 };
 

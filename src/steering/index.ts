@@ -6,4 +6,4 @@ export { formatEvent, type KernelEvent } from "./mirror.js";
 export { formatGateway } from "./nft-format.js";
 export type { PathFault } from "./paths.js";
 export { type DesiredKernel, type Failure, NOTHING_DESIRED, type Plan, type Refusal, type Step } from "./state.js";
-export { type Interface, Steering } from "./steering.js";
+export { type Hits, type Interface, Steering } from "./steering.js";

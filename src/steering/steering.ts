@@ -25,7 +25,7 @@ const SETTLED: Readonly<Record<Step["kind"], readonly string[]>> = {
 export type Interface = Link & { readonly prefixes: readonly string[] };
 
 /** Packets and bytes that went to a target. */
-export type Hits = { readonly packets: number; readonly bytes: number };
+export type Hits = { packets: number; bytes: number };
 
 /** The kernel of the network namespace it was opened in, as far as it is ours. Synchronous. */
 export class Steering implements Disposable {
@@ -133,13 +133,26 @@ export class Steering implements Disposable {
     return commands.length === 0 ? [] : this.apply([{ kind: "nft", commands, text }]);
   }
 
-  /** What each target got since its counter was made, by fwmark; one dump for all. */
-  counters(): ReadonlyMap<number, Hits> {
-    const hits = new Map<number, Hits>();
-    for (const counter of this.#nft.counters(METRICS_TABLE)) {
-      const fwmark = fwmarkOfChain(counter.chain);
-      if (fwmark !== null) hits.set(fwmark, counter);
-    }
+  /**
+   * What each target got since its counter was made, by fwmark; one dump for all.
+   * @param hits brought up to date and returned; for who asks again and again, and makes no object of each every time
+   */
+  counters(hits = new Map<number, Hits>()): ReadonlyMap<number, Readonly<Hits>> {
+    const read = () => {
+      let count = 0;
+      this.#nft.counters(METRICS_TABLE, ({ chain, packets, bytes }) => {
+        const fwmark = fwmarkOfChain(chain);
+        if (fwmark === null) return;
+        count++;
+        const known = hits.get(fwmark);
+        if (known === undefined) hits.set(fwmark, { packets, bytes });
+        else [known.packets, known.bytes] = [packets, bytes];
+      });
+      return count;
+    };
+    if (read() === hits.size) return hits;
+    hits.clear(); // some are gone
+    read();
     return hits;
   }
 

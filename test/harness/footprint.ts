@@ -123,22 +123,22 @@ export async function measureFootprint(control: number, data: number, seconds: n
 }
 
 /** CPU time of one scrape after the other in ms, all threads, garbage collected meanwhile too; and the text's length. */
-export type Scrapes = { readonly cpuMs: readonly number[]; readonly bytes: number };
+export type Scrapes = { readonly scrapeCpuMs: readonly number[]; readonly scrapeBytes: number };
 
 /** Waits until the start is over, then scrapes `count` times, some 0.6 s apart. What the process does at rest is in it. */
 export async function measureScrapes(pid: number, url: string, count: number): Promise<Scrapes> {
   await settled([pid]);
-  const cpuMs: number[] = [];
-  let bytes = 0;
+  const scrapeCpuMs: number[] = [];
+  let scrapeBytes = 0;
   for (let i = 0; i < count; i++) {
     const before = cpuNs(pid);
     const text = await (await fetch(url)).text();
-    bytes = text.length;
+    scrapeBytes = text.length;
     await delay(AFTER_SCRAPE_MS);
-    cpuMs.push((cpuNs(pid) - before) / 1e6);
+    scrapeCpuMs.push((cpuNs(pid) - before) / 1e6);
     await delay(BETWEEN_SCRAPES_MS);
   }
-  return { cpuMs, bytes };
+  return { scrapeCpuMs, scrapeBytes };
 }
 
 /** Helper threads collect garbage beyond the answer. */

@@ -81,23 +81,25 @@ export class NftConnection implements Disposable {
     return messages === null ? null : [...listed.values()];
   }
 
-  /** The counters of a table's rules, one per rule that has any; none when there is no such table. */
-  counters(table: string): readonly RuleCounter[] {
+  /**
+   * Tells the counters of a table's rules, one per rule that has any; none when there is no such table. A rule comes again
+   * when the kernel calls the dump inconsistent and it is asked for again.
+   */
+  counters(table: string, onCounter: (counter: RuleCounter) => void): void {
     const [type, body] = dumpRequest(NFT_MSG_GETRULE, ruleAttributes.encode({ table }, ""));
-    for (let attempt = 1; ; attempt++) {
-      const counters: RuleCounter[] = [];
-      const visit = ({ bytes, words }: Room, length: number) => {
-        const datagram = Buffer.from(bytes.buffer, bytes.byteOffset, length);
-        eachMessage(words, length, (at, messageLength) => {
-          if (messageTypeAt(words, at) !== NEW_RULE) return;
-          const counter = readRuleCounter(datagram, at + MESSAGE_HEADER_BYTES + nfgenmsg.size, at + messageLength);
-          if (counter !== null) counters.push(counter);
-        });
-      };
+    const visit = ({ bytes, words }: Room, length: number) => {
+      const datagram = Buffer.from(bytes.buffer, bytes.byteOffset, length);
+      eachMessage(words, length, (at, messageLength) => {
+        if (messageTypeAt(words, at) !== NEW_RULE) return;
+        const counter = readRuleCounter(datagram, at + MESSAGE_HEADER_BYTES + nfgenmsg.size, at + messageLength);
+        if (counter !== null) onCounter(counter);
+      });
+    };
+    for (let attempt = 0; attempt < DUMP_ATTEMPTS; attempt++) {
       const isConsistent = orNone(() => this.#connection.walk("NFT_MSG_GETRULE", type, body, visit)) ?? true;
-      if (isConsistent) return counters;
-      if (attempt === DUMP_ATTEMPTS) throw new NetlinkError("NFT_MSG_GETRULE", "EINTR", `interrupted ${attempt} times`);
+      if (isConsistent) return;
     }
+    throw new NetlinkError("NFT_MSG_GETRULE", "EINTR", `dump interrupted ${DUMP_ATTEMPTS} times`);
   }
 
   /** A table's sets and maps that have a name of their own, or null when there is no such table. */

@@ -2,7 +2,7 @@ import { hostname } from "node:os";
 import { join } from "node:path";
 import { Reconciler, unpublish } from "#control";
 import { formatRefusal } from "#nsp";
-import { Steering } from "#steering";
+import { type Hits, Steering } from "#steering";
 import { CounterFile, ensureFlows } from "#tables";
 import { SettledMemory } from "../settled-memory.js";
 import { ControlLock, holderOf, NetworkLock, networkHolder } from "./control-lock.js";
@@ -142,6 +142,7 @@ async function run(
     },
   });
   late.control = reconciler;
+  const hits = new Map<number, Hits>();
   const services = await startPublicServices({
     ...servedBy(settings, process.env, isAlone),
     hostName: hostname(),
@@ -156,7 +157,7 @@ async function run(
         interfacePrefix: targetInterfaces(settings),
         place: { flowsName: FLOWS, countersName: COUNTERS, trench: source.trench, conduit: source.conduit },
         state,
-        hits: () => steering.counters(),
+        hits: () => steering.counters(hits),
         health,
         isAvailable,
       }),

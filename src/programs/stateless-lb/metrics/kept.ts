@@ -1,19 +1,24 @@
 /** What is costly to make and comes again in each scrape. What a scrape does not ask for is forgotten after it. */
 export class Kept<K, V> {
-  #last: ReadonlyMap<K, V> = new Map();
-  #now = new Map<K, V>();
+  readonly #entries = new Map<K, { value: V; scrape: number }>();
+  #scrape = 0;
 
   /** A scrape begins. */
   begin(): void {
-    this.#last = this.#now;
-    this.#now = new Map();
+    for (const [key, { scrape }] of this.#entries) if (scrape !== this.#scrape) this.#entries.delete(key);
+    this.#scrape++;
   }
 
   /** @param isRight whether the one that is kept still holds */
   get(key: K, isRight: (kept: V) => boolean, make: () => V): V {
-    const kept = this.#last.get(key);
-    const value = kept !== undefined && isRight(kept) ? kept : make();
-    this.#now.set(key, value);
-    return value;
+    const entry = this.#entries.get(key);
+    if (entry === undefined) {
+      const value = make();
+      this.#entries.set(key, { value, scrape: this.#scrape });
+      return value;
+    }
+    entry.scrape = this.#scrape;
+    if (!isRight(entry.value)) entry.value = make();
+    return entry.value;
   }
 }

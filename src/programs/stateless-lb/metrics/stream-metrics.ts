@@ -111,16 +111,20 @@ export function hitSource({ trench, conduit, targets, hits }: StreamSourceOption
     write: (out) => {
       kept.begin();
       const counted = hits();
-      const found = targets().flatMap((target) => {
-        const count = counted.get(target.fwmark);
-        if (count === undefined) return [];
+      const labelsOf = (target: TargetView) => {
         const isSame = ({ stream, ips }: Known) => stream === target.stream && areEqual(ips, target.ips);
-        return { labels: kept.get(target.fwmark, isSame, () => know(target)).labels, count };
-      });
+        return kept.get(target.fwmark, isSame, () => know(target)).labels;
+      };
       out.family(HIT_PACKETS);
-      for (const { labels, count } of found) out.sample(labels, count.packets);
+      for (const target of targets()) {
+        const count = counted.get(target.fwmark);
+        if (count !== undefined) out.sample(labelsOf(target), count.packets);
+      }
       out.family(HIT_BYTES);
-      for (const { labels, count } of found) out.sample(labels, count.bytes);
+      for (const target of targets()) {
+        const count = counted.get(target.fwmark);
+        if (count !== undefined) out.sample(labelsOf(target), count.bytes);
+      }
     },
   };
 }
