@@ -2,6 +2,7 @@ import type { Stopwatch } from "#sys";
 import {
   COUNTER_BATCH_SIZES,
   COUNTER_BATCHES,
+  COUNTER_IDLE_RECEIVES,
   COUNTER_KERNEL_ERRORS,
   COUNTER_LAST_PACKET_ID,
   COUNTER_LATENCIES,
@@ -61,6 +62,11 @@ export class LoopCounters {
     const bucket = us <= LATENCY_FIRST_US ? 0 : 32 - Math.clz32((us - 1) >> LATENCY_SHIFT);
     this.#counters[COUNTER_LATENCIES + Math.min(bucket, LATENCY_BUCKETS - 1)]! += packets;
     this.#counters[COUNTER_LATENCY_SUM_US]! += us * packets;
+  }
+
+  /** A receive ended without a packet: its time was over, or somebody woke the thread. */
+  idle(): void {
+    this.#counters[COUNTER_IDLE_RECEIVES]!++;
   }
 
   /** The socket's buffer was full: the kernel dropped packets. */

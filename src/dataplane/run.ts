@@ -40,6 +40,7 @@ export function runLoop({ fd, batch, verdicts, tables, decider, fragments, count
     const count = isStopping ? batch.receive(fd, MSG_DONTWAIT) : batch.receive(fd); // up to 64 packets, one recvmmsg
     fragments.turn(); // what other threads made ready, what was held too long
     if (count <= 0) {
+      counters.idle();
       if (count < 0) counters.overrun();
       else if (isStopping) return;
       continue;

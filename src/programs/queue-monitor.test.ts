@@ -3,7 +3,16 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { parseQueueStates } from "#netlink/queue";
-import { CounterFile, SAMPLE_QUEUE_DROPPED, SAMPLE_TIME_MS, SAMPLE_USER_DROPPED, SAMPLE_WAITING } from "#tables";
+import {
+  COUNTER_BATCHES,
+  COUNTER_IDLE_RECEIVES,
+  COUNTER_STARTS,
+  CounterFile,
+  SAMPLE_QUEUE_DROPPED,
+  SAMPLE_TIME_MS,
+  SAMPLE_USER_DROPPED,
+  SAMPLE_WAITING,
+} from "#tables";
 import { type Loss, QueueMonitor } from "./nfqlb/queue-monitor.js";
 
 const folder = mkdtempSync(join(tmpdir(), "queue-monitor-"));
@@ -17,12 +26,7 @@ test("losses add up over a queue that is bound anew, and are told at most once a
   using counters = CounterFile.create(folder, "counters", 1, "{}");
   const told: Loss[] = [];
   let nowMs = 1_000;
-  using monitor = new QueueMonitor(
-    counters,
-    [4],
-    (loss) => told.push(loss),
-    () => nowMs,
-  );
+  using monitor = new QueueMonitor(counters, [4], { onLoss: (loss) => told.push(loss), onHang: () => {} }, () => nowMs);
   const { samples } = counters.block(0);
   monitor.sample(states(7, 0, 0));
   expect(told).toEqual([]);
@@ -41,4 +45,26 @@ test("losses add up over a queue that is bound anew, and are told at most once a
   monitor.sample(states(0, 2, 0));
   expect(told).toHaveLength(2);
   expect(samples[SAMPLE_TIME_MS]).toBe(nowMs);
+});
+
+test("a thread hangs after a second without a sign of life, unless no packet waits for it", () => {
+  using counters = CounterFile.create(folder, "counters", 1, "{}");
+  let hangs = 0;
+  using monitor = new QueueMonitor(counters, [4], { onLoss: () => {}, onHang: () => hangs++ });
+  const own = counters.block(0).counters;
+  const sample = (times: number, now: ReturnType<typeof states> | null) => {
+    hangs = 0;
+    for (let i = 0; i < times; i++) monitor.sample(now);
+    return hangs;
+  };
+  expect(sample(4, states(3, 0, 0))).toBe(0);
+  expect(sample(2, states(3, 0, 0))).toBe(2); // from the fifth on, with each sample
+  for (const sign of [COUNTER_BATCHES, COUNTER_IDLE_RECEIVES, COUNTER_STARTS]) {
+    own[sign]!++;
+    expect(sample(5, states(3, 0, 0))).toBe(0);
+    expect(sample(1, states(3, 0, 0))).toBe(1);
+  }
+  expect(sample(5, states(0, 0, 0))).toBe(0);
+  expect(sample(5, new Map())).toBe(0); // not bound
+  expect(sample(1, null)).toBe(1); // nobody knows whether packets wait
 });

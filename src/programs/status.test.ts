@@ -219,6 +219,13 @@ Everything works.
 `);
 });
 
+test("threads of the data plane that failed or hung, and were started again, are told", () => {
+  const queues = [...dataPlane.queues, { ...dataPlane.queues[0]!, queue: 1, starts: 3 }];
+  const { text, isWell } = screen({ dataPlane: { ...dataPlane, queues } });
+  expect(isWell).toBe(true);
+  expect(text).toMatch(/data plane +ok +pid 8, queues 0-1, 18 packets, 0 lost before it, threads started again: 2$/m);
+});
+
 test("each thing that does not work is said with its reason", () => {
   const cases: [ReturnType<typeof screen>, RegExp][] = [
     [

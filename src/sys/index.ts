@@ -8,7 +8,7 @@ export { MappedFile, type Memory } from "./memory.js";
 export { releaseFreedMemory, releaseProgramPages } from "./memory-release.js";
 export { CLONE_NEWNET, CLONE_NEWNS, enterNamespace, inNetworkNamespaceOf, unshare } from "./namespace.js";
 export { hasLargeReceiveOffload } from "./offload.js";
-export { watchProcess } from "./process.js";
+export { exitAtOnce, watchProcess } from "./process.js";
 export { ReceiveRing, RING_EMPTY, RING_OVERRUN, SendBlock, SendRing } from "./ring.js";
 export {
   AF_INET,

@@ -37,6 +37,7 @@ export const libc = {
   setns: library.func("int setns(int, int)"),
   mount: library.func("int mount(const char *, const char *, const char *, unsigned long, void *)"),
   syscall: library.func("long syscall(long, void *, void *, void *, void *, void *, void *)"),
+  _exit: library.func("void _exit(int)"),
   clock_gettime: library.func("int clock_gettime(int, void *)"),
   ioctl: library.func("int ioctl(int, unsigned long, void *)"),
 } as const;

@@ -23,6 +23,8 @@ export const COUNTER_PACKETS = 17;
 export const COUNTER_OVERRUNS = 18;
 export const COUNTER_SEND_FAILURES = 19;
 export const COUNTER_KERNEL_ERRORS = 20;
+/** Receives that brought no packet: with the batches a thread's sign of life, two a second at least. */
+export const COUNTER_IDLE_RECEIVES = 21;
 export const COUNTER_FRAGMENT_LOOKUPS = 24;
 export const COUNTER_FRAGMENT_INSERTS = 25;
 export const COUNTER_FRAGMENT_REJECTED = 26;

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { copyFileSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setImmediate as nextTurn } from "node:timers/promises";
@@ -11,6 +11,7 @@ import { SO_RCVBUF, SOL_SOCKET, setSocketOption } from "#sys";
 import {
   COUNTER_BATCH_SIZES,
   COUNTER_BATCHES,
+  COUNTER_LAST_PACKET_ID,
   COUNTER_PACKETS,
   COUNTER_STARTS,
   CounterFile,
@@ -64,8 +65,13 @@ afterAll(() => {
 });
 
 async function serve(...args: string[]): Promise<number> {
+  return await serveWith(join(ROOT, "bin"), ...args);
+}
+
+/** @param programs folder of the program and of the file of its threads */
+async function serveWith(programs: string, ...args: string[]): Promise<number> {
   errors = "";
-  child = spawn(join(ROOT, "bin", "nfqlb"), ["flowlb", ...args], { env });
+  child = spawn(join(programs, "nfqlb"), ["flowlb", ...args], { env });
   child.stdout!.resume();
   child.stderr!.on("data", (chunk) => {
     errors += chunk;
@@ -307,4 +313,46 @@ test("a thread that fails is reported and started again, at the cost of the batc
   await expect.poll(() => since(before).marked, { timeout: 5_000 }).toBe(2_400);
   expect(await threads.stop()).toBe(true);
   for (const socket of sockets) socket[Symbol.dispose]();
+});
+
+/** The programs with threads that can be poisoned, in a folder of their own. */
+async function poisonedPrograms(): Promise<string> {
+  const programs = mkdtempSync(join(bundleFolder, "bin-"));
+  for (const file of ["nfqlb", "koffi.node", "package.json"])
+    copyFileSync(join(ROOT, "bin", file), join(programs, file));
+  renameSync(await bundle("test/harness/poison-worker.ts", programs), join(programs, "queue-worker.cjs"));
+  return programs;
+}
+
+test("a thread that hangs is replaced in some seconds, at the cost of the batch it had; the other queue goes on", async () => {
+  await serveWith(await poisonedPrograms(), "--queue=4:5");
+  using counters = CounterFile.open(folder, COUNTERS);
+  const of = (counter: number) => [0, 1].map((worker) => counters.block(worker).counters[counter]!);
+  const before = loopback.received();
+  const packetIds = of(COUNTER_LAST_PACKET_ID);
+  loopback.send(1, { port: 667, firstFlow: 3 });
+  await expect.poll(() => of(COUNTER_LAST_PACKET_ID)).not.toEqual(packetIds); // it is in a thread's hands
+  loopback.send(800);
+  await expect.poll(() => since(before).marked).toBeGreaterThan(100);
+  expect(waiting()).toBeGreaterThan(100); // those for the queue whose thread hangs
+  await expect.poll(() => since(before).marked, { timeout: 10_000 }).toBe(800);
+  expect(of(COUNTER_STARTS).reduce((sum, starts) => sum + starts)).toBe(3);
+  expect(errors).toMatch(/queue [45]: thread failed, started again in 0 ms: it hung, and was ended/);
+  expect(waiting()).toBe(0); // the poisoned one is dropped, not left in the queue
+  const startMs = performance.now();
+  updateStreamTable(folder, "t", (active) => active.copyWithin(0, 0)); // the ended thread reads no table any more
+  expect(performance.now() - startMs).toBeLessThan(900);
+  loopback.send(800);
+  await expect.poll(() => since(before).marked).toBe(1_600);
+  expect(await end("SIGTERM")).toBe(0);
+});
+
+test("a thread that hangs outside of JavaScript cannot be replaced: the data plane ends, for another one to start", async () => {
+  await serveWith(await poisonedPrograms(), "--queue=4:5");
+  const exited = new Promise((resolve) => child!.once("exit", resolve));
+  loopback.send(1, { port: 668 });
+  expect(await exited).toBe(1);
+  child = null;
+  expect(errors).toMatch(/queue [45]: its thread hangs and cannot be ended/);
+  expect(readDataPlane(folder, COUNTERS)).toBeNull();
 });

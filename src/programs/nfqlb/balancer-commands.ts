@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import type { FragmentMemory, TunDevice, WorkerSettings } from "#dataplane";
 import { QueueSocket, readQueueStates } from "#netlink/queue";
+import { exitAtOnce } from "#sys";
 import { CounterFile, ensureFlows, rebaseFlows, TraceFile } from "#tables";
 import { SettledMemory } from "../settled-memory.js";
 import { copyRange, FLOWLB_OPTIONS, LB_OPTIONS, readRunningOptions } from "./balancer-options.js";
@@ -69,7 +70,6 @@ async function balance(options: ParsedOptions, io: Io, { mode }: { mode: "lb" | 
   if (flowsName !== null) rebaseFlows(folder, flowsName, (slot) => counters.sumRule(slot));
   rebaseFlows(folder, TRACE_FLOWS, (slot) => trace.sumRule(slot));
   const log = new PlaneLog(trace, io.error);
-  using monitor = new QueueMonitor(counters, queues, (loss) => log.log("warning", lossLine(loss)));
   const served = sockets.map((socket, worker) => ({
     socket,
     settings: workerSettings({ ...shared, socket, worker }),
@@ -85,6 +85,10 @@ async function balance(options: ParsedOptions, io: Io, { mode }: { mode: "lb" | 
       io.error(`queue ${queueNumber}: ${describeError(error)}\n`);
       end(1);
     },
+  });
+  using monitor = new QueueMonitor(counters, queues, {
+    onLoss: (loss) => log.log("warning", lossLine(loss)),
+    onHang: (queueNumber) => threads.replace(queueNumber),
   });
   if (readQueueStates() === null)
     log.log("warning", "packets lost in full queues are not counted: the kernel tells it to user or group 0 alone");
@@ -117,7 +121,7 @@ async function balance(options: ParsedOptions, io: Io, { mode }: { mode: "lb" | 
     monitor.sample();
     if (!hasStopped) {
       io.error(failure); // nobody else will tell it
-      process.exit(1); // a thread hangs, or has only begun: it would hold up the end of the process
+      exitAtOnce(1); // a thread hangs, or has only begun: it would hold up the end of the process
     }
     for (const socket of sockets) socket[Symbol.dispose]();
   }

@@ -1,7 +1,10 @@
 import { readFileSync } from "node:fs";
 import { type QueueState, QueueStateReader } from "#netlink/queue";
 import {
+  COUNTER_BATCHES,
+  COUNTER_IDLE_RECEIVES,
   COUNTER_LAST_PACKET_ID,
+  COUNTER_STARTS,
   COUNTER_THREAD_ID,
   type CounterBlock,
   type CounterFile,
@@ -16,8 +19,21 @@ import {
 const SAMPLE_EVERY_MS = 200;
 /** A loss is told at most this often per queue. */
 const TELL_EVERY_MS = 60_000;
+/**
+ * Samples in a row, a second of them, after which a thread without a sign of life hangs; it gives two a second at least. They
+ * are counted, not timed: who stood still together with the thread sees a difference with the second sample.
+ */
+const HANGING_SAMPLES = 5;
 /** USER_HZ, the unit of times in /proc: 100 on every Linux we run on. */
 const MS_PER_TICK = 10;
+
+/** What is told to the program. */
+export type QueueEvents = {
+  /** Packets were lost; at most once a minute per queue. */
+  readonly onLoss: (loss: Loss) => void;
+  /** A queue's thread does nothing, though packets wait (or may wait, where it is not known); with each sample. */
+  readonly onHang: (queueNumber: number) => void;
+};
 
 /** Packets that a queue lost since it was last told. */
 export type Loss = { readonly queueNumber: number; readonly queueDropped: number; readonly userDropped: number };
@@ -33,6 +49,9 @@ type Watched = {
   packetId: number;
   userMs: number;
   systemMs: number;
+  /** Signs of life at the last sample, and samples since they last changed. */
+  signs: number;
+  silentSamples: number;
   /** What of the losses was told, and when. */
   toldQueueDropped: number;
   toldUserDropped: number;
@@ -41,24 +60,23 @@ type Watched = {
 
 /**
  * Reads from the kernel, five times a second, what the queues' threads cannot know (packets lost before they were received,
- * packets that wait, CPU time) into the counters, where everybody can see it.
+ * packets that wait, CPU time) into the counters, where everybody can see it. Tells of threads that hang.
  */
 export class QueueMonitor implements Disposable {
   readonly #reader = new QueueStateReader();
   readonly #watched: readonly Watched[];
-  readonly #onLoss: (loss: Loss) => void;
+  readonly #events: QueueEvents;
   readonly #nowMs: () => number;
   readonly #timer: NodeJS.Timeout;
 
   /**
    * @param queues numbers, in the order of the counters' blocks
-   * @param onLoss told of losses, at most once a minute per queue
    * @param nowMs CLOCK_MONOTONIC in ms
    */
   constructor(
     counters: CounterFile,
     queues: readonly number[],
-    onLoss: (loss: Loss) => void,
+    events: QueueEvents,
     nowMs: () => number = monotonicMs,
   ) {
     this.#watched = queues.map((queueNumber, worker) => ({
@@ -70,11 +88,13 @@ export class QueueMonitor implements Disposable {
       packetId: 0,
       userMs: 0,
       systemMs: 0,
+      signs: 0,
+      silentSamples: 0,
       toldQueueDropped: 0,
       toldUserDropped: 0,
       toldAtMs: Number.NEGATIVE_INFINITY,
     }));
-    this.#onLoss = onLoss;
+    this.#events = events;
     this.#nowMs = nowMs;
     this.#timer = setInterval(() => this.sample(), SAMPLE_EVERY_MS);
     this.#timer.unref();
@@ -90,6 +110,8 @@ export class QueueMonitor implements Disposable {
       addCpuTime(queue);
       samples[SAMPLE_TIME_MS] = timeMs;
       this.#tell(queue, timeMs);
+      const mayWait = states === null || (state?.waiting ?? 0) > 0;
+      if (countSilence(queue) >= HANGING_SAMPLES && mayWait) this.#events.onHang(queue.queueNumber);
     }
   }
 
@@ -101,7 +123,7 @@ export class QueueMonitor implements Disposable {
     queue.toldAtMs = timeMs;
     queue.toldQueueDropped += queueDropped;
     queue.toldUserDropped += userDropped;
-    this.#onLoss({ queueNumber, queueDropped, userDropped });
+    this.#events.onLoss({ queueNumber, queueDropped, userDropped });
   }
 
   [Symbol.dispose](): void {
@@ -134,6 +156,15 @@ function addCpuTime(queue: Watched): void {
   queue.threadId = threadId;
   queue.userMs = times.userMs;
   queue.systemMs = times.systemMs;
+}
+
+/** @returns samples in a row without a sign of the thread's life */
+function countSilence(queue: Watched): number {
+  const { counters } = queue.block;
+  const signs = counters[COUNTER_BATCHES]! + counters[COUNTER_IDLE_RECEIVES]! + counters[COUNTER_STARTS]!;
+  queue.silentSamples = signs === queue.signs ? queue.silentSamples + 1 : 0;
+  queue.signs = signs;
+  return queue.silentSamples;
 }
 
 function growth(before: number, now: number): number {

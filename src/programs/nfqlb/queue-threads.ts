@@ -17,6 +17,10 @@ const MOST_FAULTS = 20;
 /** What gathered while there was no thread has this long to be worked off. */
 const BACKLOG_DEADLINE_MS = 1_000;
 const BACKLOG_POLL_MS = 5;
+/** A thread that does not get as far as serving in this time hangs. */
+const START_DEADLINE_MS = 10_000;
+/** A thread that hangs and is ended is gone by then, unless it blocks outside of JavaScript. */
+const END_DEADLINE_MS = 1_000;
 /** A thread that has not ended by then after it was told to is left behind. */
 const STOP_DEADLINE_MS = 700;
 
@@ -24,7 +28,7 @@ const STOP_DEADLINE_MS = 700;
 export type ThreadEvents = {
   /** A thread failed and is started again after `inMs`; the other queues are served meanwhile. */
   readonly onRestart: (queueNumber: number, error: unknown, inMs: number) => void;
-  /** A queue cannot be served: its thread never began to, or fails again and again. */
+  /** A queue cannot be served: its thread never began to, fails again and again, or hangs and cannot be ended. */
   readonly onFatal: (queueNumber: number, error: unknown) => void;
 };
 
@@ -34,13 +38,17 @@ export type ServedQueue = { readonly socket: QueueSocket; readonly settings: Wor
 type Thread = {
   readonly queue: ServedQueue;
   worker: Worker | null;
+  /** Whether the worker has begun to serve; `hasServed`: whether any has. */
+  isServing: boolean;
+  /** Why the worker ends, where it is known before. */
+  fault: unknown;
   isReady: boolean;
   hasServed: boolean;
   startedMs: number;
   faults: number;
 };
 
-/** The threads of all queues: started together, restarted one by one after a fault, stopped together. */
+/** The threads of all queues: started together, restarted one by one after a fault or when they hang, stopped together. */
 export class QueueThreads {
   /** Resolves when every queue is being served. */
   readonly ready: Promise<void>;
@@ -62,6 +70,8 @@ export class QueueThreads {
     this.#threads = queues.map((queue) => ({
       queue,
       worker: null,
+      isServing: false,
+      fault: null,
       isReady: false,
       hasServed: false,
       startedMs: 0,
@@ -94,6 +104,24 @@ export class QueueThreads {
     return hasStopped;
   }
 
+  /**
+   * Ends the thread of a queue, which hangs, so that another one takes its place as after a fault. One that has yet to begin
+   * gets its time; no more than one attempt is made.
+   */
+  replace(queueNumber: number): void {
+    const thread = this.#threads.find(({ queue }) => queue.socket.queueNumber === queueNumber)!;
+    const { worker, queue } = thread;
+    if (worker === null || thread.fault !== null || this.#isStopping) return;
+    if (!thread.isServing && performance.now() - thread.startedMs < START_DEADLINE_MS) return;
+    thread.fault = new Error("it hung, and was ended");
+    void worker.terminate();
+    this.#wake(queue.socket.portId); // it may have come to itself, and wait for packets now
+    setTimeout(() => {
+      if (thread.worker === worker)
+        this.#events.onFatal(queueNumber, new Error("its thread hangs and cannot be ended"));
+    }, END_DEADLINE_MS).unref();
+  }
+
   get #isStopping(): boolean {
     return Atomics.load(this.#stop, 0) !== 0;
   }
@@ -114,21 +142,23 @@ export class QueueThreads {
 
   #start(thread: Thread): void {
     const worker = new Worker(this.#file, { workerData: { settings: thread.queue.settings, stop: this.#stop } });
-    let fault: unknown = null;
     thread.worker = worker;
+    thread.isServing = false;
+    thread.fault = null;
     thread.isReady = false;
     thread.startedMs = performance.now();
     worker.on("message", () => {
+      thread.isServing = true;
       thread.hasServed = true;
       void this.#workOff(thread, worker);
     });
     worker.on("error", (error) => {
-      fault = error;
+      thread.fault = error;
     });
     worker.on("exit", () => {
       thread.worker = null;
       if (this.#isStopping) this.#tellIfStopped();
-      else this.#recover(thread, fault);
+      else this.#recover(thread);
     });
   }
 
@@ -157,7 +187,8 @@ export class QueueThreads {
     if (this.#threads.every(({ isReady }) => isReady)) this.#tellReady();
   }
 
-  #recover(thread: Thread, fault: unknown): void {
+  #recover(thread: Thread): void {
+    const { fault } = thread;
     const { queueNumber } = thread.queue.socket;
     const isStable = thread.isReady && performance.now() - thread.startedMs >= STABLE_MS;
     thread.faults = isStable ? 1 : thread.faults + 1;

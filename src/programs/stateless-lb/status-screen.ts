@@ -70,7 +70,9 @@ function dataPlaneRow({ dataPlane }: Situation): Row {
   const lost = sum(({ queueFull, bufferFull }) => queueFull + bufferFull);
   const numbers = queues.map(({ queue }) => queue);
   const range = numbers.length < 2 ? `queue ${numbers[0] ?? "-"}` : `queues ${numbers[0]}-${numbers.at(-1)}`;
-  const text = `pid ${pid}, ${range}, ${sum(({ packets }) => packets)} packets, ${lost} lost before it`;
+  const restarts = sum(({ starts }) => Math.max(0, starts - 1));
+  const restarted = restarts === 0 ? "" : `, threads started again: ${restarts}`;
+  const text = `pid ${pid}, ${range}, ${sum(({ packets }) => packets)} packets, ${lost} lost before it${restarted}`;
   if (isHanging)
     return { what, verdict: "FAULT", text: `${text}; it hangs, ${sum(({ waiting }) => waiting)} packets wait` };
   return { what, verdict: isReady ? "ok" : "WAIT", text: isReady ? text : `${text}; not all queues are served yet` };

@@ -48,7 +48,7 @@ const COUNTERS: readonly (readonly [Definition, number])[] = [
   [counter("queue_send_failures_total", "Sends of verdicts that failed"), COUNTER_SEND_FAILURES],
   [counter("queue_kernel_errors_total", "Errors that the kernel told of verdicts"), COUNTER_KERNEL_ERRORS],
   [
-    counter("queue_thread_starts_total", "Times a thread has begun to serve the queue; above 1 it failed"),
+    counter("queue_thread_starts_total", "Times a thread has begun to serve the queue; above 1 it failed or hung"),
     COUNTER_STARTS,
   ],
   [counter("fragment_lookups_total", "Look-ups of fragment records"), COUNTER_FRAGMENT_LOOKUPS],
