@@ -1,6 +1,7 @@
 import type { Configuration } from "#model";
 import { type DesiredTable, ruleName, tableName } from "./desired.js";
 import type { Offsets } from "./offsets.js";
+import type { Status } from "./status.js";
 import type { KnownTarget, KnownTargets } from "./targets.js";
 
 /** What packets meet: the last that was published, also where a later change of it failed. */
@@ -9,6 +10,8 @@ export type InForce = {
   readonly tables: ReadonlyMap<string, Pick<DesiredTable, "targets">>;
   /** Names of flow rules. */
   readonly rules: ReadonlySet<string>;
+  /** By name, why a flow rule could not be put in force beside the others; what was in force of that name still is. */
+  readonly refusedRules: ReadonlyMap<string, string>;
 };
 
 /** Whether its stream's table has the target. */
@@ -42,6 +45,11 @@ export function countStreams(
   return [...counts].map(([name, { flows: count, ready }]) => ({ name, flows: count, ready }));
 }
 
+/** Flows whose rules are too much beside the others. */
+export function refusedFlows({ refusedRules }: InForce): Status["refusals"] {
+  return [...refusedRules].map(([name, reason]) => ({ what: "flow", name, reason, fwmark: null }));
+}
+
 /** What is told as served after a turn in which something could not be published. */
 export function withoutUnpublished<C extends Pick<Configuration, "streams" | "flows">>(
   wanted: C,
@@ -49,7 +57,8 @@ export function withoutUnpublished<C extends Pick<Configuration, "streams" | "fl
   inForce: InForce,
 ): { readonly wanted: C; readonly known: KnownTargets } {
   const streams = wanted.streams.filter(({ name }) => inForce.tables.has(tableName(name)));
-  const flows = wanted.flows.filter((flow) => inForce.rules.has(ruleName(flow)));
+  const isAsWanted = (name: string) => inForce.rules.has(name) && !inForce.refusedRules.has(name);
+  const flows = wanted.flows.filter((flow) => isAsWanted(ruleName(flow)));
   const told = [...known].filter(([, one]) => one.state.kind !== "ready" || isInTable(one, inForce));
   return { wanted: { ...wanted, streams, flows }, known: new Map(told) };
 }

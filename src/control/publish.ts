@@ -13,6 +13,7 @@ import {
   updateStreamTable,
 } from "#tables";
 import { type Desired, type DesiredTable, mergeFlows, tableName } from "./desired.js";
+import { fitFlows } from "./fitting-flows.js";
 import type { InForce } from "./in-force.js";
 
 /** Where the tables are. */
@@ -26,12 +27,22 @@ export type TablePlace = {
 /** A table, or the flow rules, that could not be put in force; what was in force before stays. */
 type PublishFailure = { readonly name: string; readonly message: string };
 
-export type Published = {
+type Published = {
   readonly changes: readonly string[];
   /** Those of the changes that put right what somebody else had changed. */
   readonly repairs: readonly string[];
   readonly failures: readonly PublishFailure[];
+  /** Nothing failed, and no flow rule was refused. */
+  readonly isWhole: boolean;
   readonly inForce: InForce;
+};
+
+export const NOTHING_PUBLISHED: Published = {
+  changes: [],
+  repairs: [],
+  failures: [],
+  isWhole: true,
+  inForce: { tables: new Map(), rules: new Set(), refusedRules: new Map() },
 };
 
 /** What was published, and what of. */
@@ -51,6 +62,8 @@ export class Publisher implements Disposable {
   readonly #tables = new Map<string, PublishedTable>();
   #flows: readonly FlowRule[] | null = null;
   #rules: ReadonlySet<string> = new Set();
+  /** Until other rules are desired, or somebody changes those in force. */
+  #refusedRules: ReadonlyMap<string, string> = new Map();
   #names = "";
   /** Tables, or the flow rules, that somebody else has changed; until they are published again. */
   readonly #touched = new Set<string>();
@@ -89,7 +102,9 @@ export class Publisher implements Disposable {
     this.#names = failures.length === 0 ? names : "";
     const failed = new Set(failures.map(({ name }) => name));
     for (const name of this.#touched) if (!failed.has(name)) this.#touched.delete(name); // nobody wants it any more
-    return { changes, repairs, failures, inForce: { tables: this.#tables, rules: this.#rules } };
+    const inForce = { tables: this.#tables, rules: this.#rules, refusedRules: this.#refusedRules };
+    const isWhole = failures.length === 0 && this.#refusedRules.size === 0;
+    return { changes, repairs, failures, isWhole, inForce };
   }
 
   /**
@@ -170,14 +185,16 @@ export class Publisher implements Disposable {
     const { folder, flowsName, countOf } = this.#place;
     ensureFlows(folder, flowsName);
     const before = this.#readFlowsGeneration();
-    const { changed } = updateFlows(folder, flowsName, (present) => mergeFlows(present, flows), countOf);
+    const update = (change: Parameters<typeof updateFlows>[2]) => updateFlows(folder, flowsName, change, countOf);
+    const { changed, kept, refused } = fitFlows(flows, update);
     this.#flows = flows;
-    this.#rules = new Set(flows.map(({ name }) => name));
+    this.#rules = new Set(kept.map(({ name }) => name));
+    this.#refusedRules = refused;
     // Any other number than the one we made says that somebody else has written meanwhile: then it is looked at again.
     const after = this.#readFlowsGeneration();
     const isOurs = before !== null && after === (changed ? (before + 1) >>> 0 : before);
     this.#flowsGeneration = isOurs ? after : null;
-    return changed ? [`${flows.length} flow rules published`] : [];
+    return changed ? [`${kept.length} flow rules published`] : [];
   }
 
   #deleteOthers(desired: Desired): readonly string[] {

@@ -14,13 +14,13 @@ import {
   type Step,
 } from "#steering";
 import { type Desired, evicted, FlowRules, MarkedTargets, tableName, toDesired } from "./desired.js";
-import { countStreams, type StreamCount, withoutUnpublished } from "./in-force.js";
+import { countStreams, refusedFlows, type StreamCount, withoutUnpublished } from "./in-force.js";
 import { surplusInterfaces } from "./interfaces.js";
 import { KeptOffsets } from "./kept-offsets.js";
 import { assignOffsets, type Offsets } from "./offsets.js";
 import { OperatorLog } from "./operator-log.js";
 import { Probing } from "./probes.js";
-import { type Published, Publisher } from "./publish.js";
+import { NOTHING_PUBLISHED, Publisher } from "./publish.js";
 import type { ReconcilerOptions } from "./reconciler-options.js";
 import { RepairWatch } from "./repairs.js";
 import { RetryWatch } from "./retries.js";
@@ -74,7 +74,7 @@ export class Reconciler {
   #isStopping = false;
   readonly #offsets: KeptOffsets;
   #judgement = NOBODY;
-  #published: Published = { changes: [], repairs: [], failures: [], inForce: { tables: new Map(), rules: new Set() } };
+  #published = NOTHING_PUBLISHED;
   readonly #timer: TurnTimer;
   /** When the next turn is due; what the timer wakes for before is a verification. */
   #dueMs = Number.POSITIVE_INFINITY;
@@ -84,7 +84,7 @@ export class Reconciler {
   #steps = 0;
   /** Failures of this turn that only say once more that a target is pending. */
   #stillPending = 0;
-  #refusals: readonly Refusal[] = [];
+  #refusals: Status["refusals"] = [];
   #stopFollowing: (() => void) | null = null;
   readonly #setDown: string[] = [];
   #counts = { turns: 0, failedTurns: 0, driftsFound: 0 };
@@ -220,8 +220,8 @@ export class Reconciler {
     else if (plan.vips.length > 0) this.wake(FIRST_RETRY_MS);
     failed.push(...steering.apply(plan.removals)); // last: nothing is decided by the old tables any more
     this.#setSurplusDown();
-    this.#refusals = refusals;
-    this.#log.refusals(refusals);
+    this.#refusals = [...refusals, ...refusedFlows(this.#published.inForce)];
+    this.#log.refusals(this.#refusals);
     this.#tellOperator(wanted, offsets);
     this.#tell(kernel, isServed ? plan : { ...plan, vips: [] }, failed, isServed ? [] : plan.vips);
     return [
@@ -274,8 +274,8 @@ export class Reconciler {
 
   #tellOperator(wanted: Configuration, offsets: Offsets): void {
     const { known } = this.#judgement;
-    const { failures, inForce } = this.#published;
-    const told = failures.length === 0 ? { wanted, known } : withoutUnpublished(wanted, known, inForce);
+    const { isWhole, inForce } = this.#published;
+    const told = isWhole ? { wanted, known } : withoutUnpublished(wanted, known, inForce);
     this.#operatorLog.turn({ ...told, offsets });
   }
 

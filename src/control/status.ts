@@ -22,8 +22,8 @@ export type Status = {
   readonly refusedFlows: readonly { readonly flow: Flow; readonly reason: string }[];
   readonly vips: readonly Vip[];
   readonly targets: readonly TargetStatus[];
-  /** What cannot be served as it is configured: targets with several addresses of a family, port NATs that collide. */
-  readonly refusals: readonly Refusal[];
+  /** What cannot be served as it is configured: flows that are too much beside the others, targets with several addresses of a family, port NATs that collide. */
+  readonly refusals: readonly Refused[];
   readonly interfacesSetDown: readonly string[];
   readonly lastTurn: TurnReport | null;
   readonly turns: number;
@@ -39,6 +39,9 @@ export type Status = {
   readonly overruns: number;
   readonly driftsFound: number;
 };
+
+/** What the kernel's part refuses, and flows. */
+export type Refused = Refusal | (Omit<Refusal, "what"> & { readonly what: "flow" });
 
 export type StreamStatus = {
   readonly name: string;
@@ -96,15 +99,17 @@ export function configurationStatus(
   configuration: Configuration | null,
   streams: readonly StreamStatus[],
   isBlocked: boolean,
-  { rules }: InForce,
+  { rules, refusedRules }: InForce,
   rulesFault = "wait for their turn",
 ): Pick<Status, "isConfigured" | "vips" | "flows" | "refusedFlows"> {
   const flows = configuration?.flows ?? [];
   const faults = new Map(streams.map(({ name, fault }) => [name, fault]));
   const reasonOf = (flow: Flow) => {
     if (isBlocked) return "no frontend is announced";
+    const name = ruleName(flow);
     const fault = faults.get(flow.stream) ?? `there is no stream ${flow.stream}`;
-    return fault === "" && !rules.has(ruleName(flow)) ? `flow rules: ${rulesFault}` : fault;
+    if (fault !== "") return fault;
+    return refusedRules.get(name) ?? (rules.has(name) ? "" : `flow rules: ${rulesFault}`);
   };
   return {
     isConfigured: configuration !== null,

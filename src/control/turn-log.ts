@@ -1,5 +1,6 @@
-import { type Failure, formatPlan, formatStep, type Plan, planLength, type Refusal } from "#steering";
+import { type Failure, formatPlan, formatStep, type Plan, planLength } from "#steering";
 import type { Repairs } from "./repairs.js";
+import type { Refused } from "./status.js";
 
 /** What the loop may log; the keys of `data` are for machines. */
 export type Log = {
@@ -33,7 +34,7 @@ export class TurnLog {
   }
 
   /** They are not tried again: only another configuration helps. */
-  refusals(refusals: readonly Refusal[]): void {
+  refusals(refusals: readonly Refused[]): void {
     const text = JSON.stringify(refusals);
     if (text === this.#toldRefusals) return;
     for (const { what, name, fwmark, reason } of refusals)

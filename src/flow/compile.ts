@@ -18,9 +18,13 @@ import { asksOf, asksSources, codeOf } from "./rule-code.js";
 import { WordWriter } from "./word-writer.js";
 
 /** What the ways of compiling may cost; other values than {@link LIMITS} are for tests. */
-export type CompileLimits = GraphLimits;
+export type CompileLimits = GraphLimits & {
+  /** Words of a program. */
+  readonly words: number;
+};
 
 export const LIMITS: CompileLimits = {
+  words: MAX_PROGRAM_WORDS,
   listed: 8,
   listedOfFewPorts: 128,
   shared: 1.5,
@@ -47,7 +51,7 @@ export function streamsOf(rules: readonly FlowRule[]): readonly string[] {
  * @param rules in evaluation order; the objects must not change any more
  * @param slots counter slot of each rule
  * @param memory what is worth keeping from one compilation to the next; the result is the same without it
- * @throws {RangeError} rules and slots differ in length
+ * @throws {RangeError} rules and slots differ in length; {TooManyRulesError} they ask for too much
  */
 export function compile(
   rules: readonly FlowRule[],
@@ -58,7 +62,8 @@ export function compile(
   if (rules.length !== slots.length) throw new RangeError(`compile: ${rules.length} rules, ${slots.length} slots`);
   const codes = rules.map(codeOf);
   const streams = new Map(streamsOf(rules).map((name, index) => [name, index]));
-  const words = new WordWriter(codes.reduce((sum, code) => sum + RECORD_WORDS + WORDS_PER_ASK * asksOf(code), 0));
+  const expected = codes.reduce((sum, code) => sum + RECORD_WORDS + WORDS_PER_ASK * asksOf(code), 0);
+  const words = new WordWriter(expected, limits.words);
   words.reserve(FIRST_RECORD);
   const records = new RecordWriter(codes, slots, streams, words);
   const graph = new Graph(codes, records, words, limits, new ItemGatherer(memory));
@@ -73,6 +78,5 @@ export function compile(
     HEADER_HELPER_ROOTS,
     helpers.length > 0 ? graph.roots(helpers) : Array.from({ length: 2 * CLASSES }, () => NONE),
   );
-  if (words.length > MAX_PROGRAM_WORDS) throw new RangeError(`compile: ${words.length} words`);
   return words.finish();
 }

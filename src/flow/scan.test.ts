@@ -105,6 +105,17 @@ test("20,000 rules of several kinds compile and answer what the scan answers", {
   }
 });
 
+test("rules that need more words than a program has are refused, whatever needs them; those before them fit", () => {
+  for (const kind of KINDS) {
+    const rules = randomRules(kind, 300, randomNumbers(KINDS.indexOf(kind) + 1));
+    const whole = compile(rules, [...rules.keys()]);
+    const within = (words: number) => () => compile(rules, [...rules.keys()], { ...LIMITS, words });
+    expect(within(whole.length)()).toEqual(whole);
+    for (const words of [whole.length - 1, whole.length >> 1, 40])
+      expect(within(words)).toThrowError(expect.objectContaining({ code: "ERR_TOO_MANY_RULES" }));
+  }
+});
+
 test("after any history of changes the rules answer what the scan answers, and are what a compilation from scratch gives", {
   timeout: 60_000,
 }, () => {

@@ -4,14 +4,24 @@ const LEAST = 1024;
 /** Words of a cache line. */
 const LINE = 16;
 
+/** More rules than a classifier can hold, or rules that ask for more. Without some of them the others can be compiled. */
+export class TooManyRulesError extends Error {
+  readonly code = "ERR_TOO_MANY_RULES";
+}
+
 /** A growing array of 32-bit words. */
 export class WordWriter {
   #words: Int32Array;
   #length = 0;
+  readonly #most: number;
 
-  /** @param expected words that are likely to be written */
-  constructor(expected: number) {
-    this.#words = new Int32Array(Math.max(LEAST, expected));
+  /**
+   * @param expected words that are likely to be written
+   * @param most words that may be written
+   */
+  constructor(expected: number, most = Number.POSITIVE_INFINITY) {
+    this.#words = new Int32Array(Math.min(most, Math.max(LEAST, expected)));
+    this.#most = most;
   }
 
   /** Words written so far. */
@@ -19,7 +29,7 @@ export class WordWriter {
     return this.#length;
   }
 
-  /** Adds `count` zero words at the end and returns the index of the first. */
+  /** Adds `count` zero words at the end and returns the index of the first. @throws {TooManyRulesError} as all that add */
   reserve(count: number): number {
     const at = this.#length;
     this.#grow(count);
@@ -76,8 +86,11 @@ export class WordWriter {
   }
 
   #grow(count: number): void {
-    if (this.#length + count <= this.#words.length) return;
-    const larger = new Int32Array(Math.max(this.#words.length * 2, this.#length + count));
+    const needed = this.#length + count;
+    if (needed <= this.#words.length) return;
+    if (needed > this.#most)
+      throw new TooManyRulesError(`the rules ask for too much: compiled they need more than ${this.#most * 4} bytes`);
+    const larger = new Int32Array(Math.min(this.#most, Math.max(this.#words.length * 2, needed)));
     larger.set(this.#words);
     this.#words = larger;
   }

@@ -1,5 +1,5 @@
-import { compile, type FlowRule, type ItemMemory, LIMITS, streamsOf } from "#flow";
-import { CapacityError, KIND_FLOWS, LayoutError } from "./layout.js";
+import { compile, type FlowRule, type ItemMemory, LIMITS, streamsOf, TooManyRulesError } from "#flow";
+import { KIND_FLOWS, LayoutError } from "./layout.js";
 import { ReaderSlot, Region, withWriter } from "./region.js";
 import { RegionFile } from "./region-reader.js";
 import { decodeRules, encodeRules, rebase } from "./rule-bytes.js";
@@ -63,7 +63,8 @@ export function ensureFlows(folder: string, name: string): void {
  * @param countOf what a counter slot has counted so far, over all workers
  * @param options.slots counter slots there are; half of them may be in use
  * @param options.deadlineMs how long another writer may hold the region
- * @throws ENOENT no such region; {LayoutError}; {CapacityError} too many rules, or a reader hangs
+ * @throws ENOENT no such region; {LayoutError}; {CapacityError} no room, or a reader hangs; {TooManyRulesError} these rules
+ * cannot be in force together
  */
 export function updateFlows(
   folder: string,
@@ -79,7 +80,7 @@ export function updateFlows(
     const isSame = wanted.length === before.length && wanted.every((rule, i) => rule === before[i]!.rule);
     if (isSame) return { changed: false };
     if (wanted.length > slots / 2) {
-      throw new CapacityError(region.file.path, `${wanted.length} rules; at most ${slots / 2}`);
+      throw new TooManyRulesError(`${wanted.length} rules; at most ${slots / 2}`);
     }
     const used = new Set(before.map(({ slot }) => slot)); // a slot freed now may still be counted in
     let free = 0;

@@ -381,7 +381,7 @@ test("more rules than the file holds move to a larger one", () => {
     );
   set(32_768); // 20,000 rules, most of them with a helper
   expect(readFlows(folder, name).rules).toHaveLength(32_768);
-  expect(() => set(32_769)).toThrowError(expect.objectContaining({ code: "ERR_CAPACITY" }));
+  expect(() => set(32_769)).toThrowError(expect.objectContaining({ code: "ERR_TOO_MANY_RULES" }));
 });
 
 test("rules come back as they were, whoever wrote them; those that did not change are the same objects", async () => {

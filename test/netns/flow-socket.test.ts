@@ -5,8 +5,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
+import { parseFlowRule } from "#flow";
 import { connectAbstract } from "#sys";
-import { readDataPlane } from "#tables";
+import { flowsGeneration, readDataPlane, readFlows, updateFlows } from "#tables";
 import { flowInput, inPieces } from "../fuzz/flow-input.js";
 import { until } from "../harness/balancer.js";
 import { ROOT } from "../harness/bundled.js";
@@ -238,4 +239,24 @@ test("TCP clients that break off with a reset harm nobody", async () => {
   }
   expect(nfqlb("tcp:127.0.0.1:7073", "flow-list").stdout).toBe("[]\n");
   expect(child.exitCode).toBeNull();
+});
+
+test("a flow that is too much beside the others is refused by name, and the others stay", async () => {
+  const address = "unix:nfqlb-many";
+  await serve(address);
+  nfqlb(address, "init", "--shm=t");
+  const rule = parseFlowRule({ name: "r", target: "t", protocols: "tcp", dports: "80" });
+  const rules = Array.from({ length: 32_768 }, (_, i) => ({ ...rule, name: `r${i}` }));
+  updateFlows(
+    data,
+    "nfqlb-flows",
+    () => rules,
+    () => 0,
+  );
+  const { generation } = readFlows(data, "nfqlb-flows");
+  const set = (name: string) =>
+    nfqlb(address, "flow-set", `--name=${name}`, "--target=t", "--protocols=tcp", "--dports=81");
+  expect(set("more")).toMatchObject({ stdout: 'FAIL: flow "more": 32769 rules; at most 32768\n', status: 255 });
+  expect(flowsGeneration(data, "nfqlb-flows")).toBe(generation);
+  expect(set("r7")).toMatchObject({ stdout: "OK\n", status: 0 });
 });

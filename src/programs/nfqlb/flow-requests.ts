@@ -100,7 +100,7 @@ function set(request: FlowRequest, rules: RuleSet): string {
     const reply = `FAIL: Couldn't create ${isKnown ? "new " : ""}load-balancer`;
     throw new FlowError(reply, rule.name, "target", rule.target, "a table in shared memory; nfqlb init makes one");
   }
-  change(rules, (before) => setFlow(before, rule));
+  change(rules, rule.name, (before) => setFlow(before, rule));
   return "OK";
 }
 
@@ -118,13 +118,18 @@ function remove(request: FlowRequest, rules: RuleSet): string {
     throw new Refusal(
       `FAIL: name ${JSON.stringify(name)}: a helper flow (#...) goes with the flow ${JSON.stringify(name.slice(1))}`,
     );
-  change(rules, (before) => deleteFlow(before, name));
+  change(rules, name, (before) => deleteFlow(before, name));
   return "OK";
 }
 
-function change(rules: RuleSet, apply: (before: readonly FlowRule[]) => readonly FlowRule[]): void {
+function change(rules: RuleSet, flow: string, apply: (before: readonly FlowRule[]) => readonly FlowRule[]): void {
   const { folder, name, countOf, slots } = rules;
-  updateFlows(folder, name, apply, countOf, { slots, deadlineMs: LOCK_DEADLINE_MS });
+  try {
+    updateFlows(folder, name, apply, countOf, { slots, deadlineMs: LOCK_DEADLINE_MS });
+  } catch (error) {
+    const { code, message } = error as { code?: string; message: string };
+    throw code === "ERR_TOO_MANY_RULES" ? new Refusal(`FAIL: flow ${JSON.stringify(flow)}: ${message}`) : error;
+  }
 }
 
 function list(request: FlowRequest, { folder, name: region, isTrace, countOf }: RuleSet): string {
