@@ -291,8 +291,11 @@ test("a second control plane in the same network namespace is refused, whatever 
   mkdirSync("/dev/shm/other");
   const second = invoke(["--config", CONFIG], { NSM_LOG_LEVEL: "", NFQLB_SHM_DIR: "/dev/shm/other" });
   expect(second.code).toBe(1);
-  expect(second.error).toBe(
-    `stateless-lb: another stateless-lb (pid ${control!.pid}) works in this network namespace: end it, or run this one in a network namespace of its own\n`,
+  expect(second.error).toContain(
+    `stateless-lb: @stateless-lb, the lock of this network namespace, is held by pid ${control!.pid}: node `,
+  );
+  expect(second.error).toContain(
+    `: is it another stateless-lb? End it, or run this one in a network namespace of its own`,
   );
   expect(invoke(["status"]).out).toMatch(/control plane +ok/);
 });

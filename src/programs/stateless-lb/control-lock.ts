@@ -1,6 +1,7 @@
 import { closeSync, constants, fstatSync, futimesSync, openSync, readFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
-import { closeDescriptor, isRangeLocked, listenAbstract, listenerOf, tryLockRange } from "#sys";
+import { closeDescriptor, isRangeLocked, listenAbstract, tryLockRange } from "#sys";
+import { holderOfName, isNameTaken } from "./name-holder.js";
 
 const NAME = "stateless-lb.lock";
 /** The owner's sign of life is the file's time; so old it is at most. */
@@ -74,9 +75,15 @@ export class NetworkLock implements Disposable {
   }
 }
 
-/** Pid of the control plane of this network namespace, or null when it can't be told: it may live in another pid namespace. */
-export function networkHolder(): number | null {
-  return listenerOf(NETWORK_NAME);
+/**
+ * Who keeps this network namespace's lock: a control plane, or anybody else, for any process in the namespace can take the
+ * name. null: nobody does.
+ */
+export function networkHolder(): string | null {
+  if (!isNameTaken(NETWORK_NAME)) return null;
+  const holder = holderOfName(NETWORK_NAME);
+  if (holder === null) return "a process that is not seen from here (of another pid namespace, or another user)";
+  return holder.command === "" ? `pid ${holder.pid}` : `pid ${holder.pid}: ${holder.command}`;
 }
 
 /** null: none has ever worked on this folder. */

@@ -2,6 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { NetlinkError } from "#netlink";
 import { readQueueStates } from "#netlink/queue";
 import { NeighborState, RouteConnection, watchRoutes } from "#netlink/route";
+import { networkHolder } from "./control-lock.js";
 import { advice, type Check, fault, ok, unknown } from "./doctor-check.js";
 import { checkRights } from "./doctor-host.js";
 import { checkNeighborTables } from "./doctor-neighbors.js";
@@ -46,7 +47,11 @@ function checkControlPlane({ controlPlane: { state, since, document, problem } }
     return fault(what, `${pid}hangs, last sign of life ${since}`, "is it stopped? End it, and start another");
   }
   const found = state === "never seen" ? "none has worked on this folder" : `${state} since ${since}`;
-  return fault(what, found, "start stateless-lb; NFQLB_SHM_DIR has to be the same here and there");
+  const holder = networkHolder();
+  const mend = "start stateless-lb; NFQLB_SHM_DIR has to be the same here and there";
+  if (holder === null) return fault(what, found, mend);
+  const obstacle = `@stateless-lb, the lock of this network namespace, is held by ${holder}`;
+  return fault(what, `${found}; ${obstacle}`, `end that process unless it is a stateless-lb that shall run; ${mend}`);
 }
 
 function checkNsp({ controlPlane }: Situation): Check {

@@ -232,9 +232,8 @@ function takeLock(folder: string): ControlLock {
 function takeNetworkLock(): NetworkLock {
   const lock = NetworkLock.take();
   if (lock !== null) return lock;
-  const pid = networkHolder();
   throw new StartError(
-    `another stateless-lb (${pid === null ? "its pid is not seen from here" : `pid ${pid}`}) works in this network namespace: end it, or run this one in a network namespace of its own`,
+    `@stateless-lb, the lock of this network namespace, is held by ${networkHolder() ?? "nobody any more"}: is it another stateless-lb? End it, or run this one in a network namespace of its own`,
   );
 }
 
