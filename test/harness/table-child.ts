@@ -22,6 +22,12 @@ const digest = (lookup: Int32Array) =>
     .digest("hex");
 
 const roles: Record<string, () => void> = {
+  /** A data plane that has begun, has told nothing of itself, and goes no further. */
+  begin: () => {
+    CounterFile.create(folder, name, 1, "");
+    process.send!("begun");
+    process.on("disconnect", () => process.exit(0));
+  },
   /** Enters an image and never leaves it. */
   hold: () => {
     const reader = new StreamTableReader(folder, name);

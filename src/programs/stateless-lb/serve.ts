@@ -175,7 +175,7 @@ async function run(
     nsp: source.address,
   });
   const ending = new AbortController();
-  await dataPlane.start();
+  await Promise.race([dataPlane.start(), told]); // it may wait for one that somebody else has just started
   reconciler.start();
   const following = follow(source, settings, log, ending.signal, {
     onUpdate: (update) => {
