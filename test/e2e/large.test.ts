@@ -56,6 +56,13 @@ describe("100 streams, 1,000 flows and 1,000 targets", () => {
   });
 });
 
+test("the frontend's registration is repeated: all of it is served beyond the time that the NSP keeps one", async () => {
+  const instance = await start({ streams: 1, flows: 1, targets: 1, entryTimeoutSeconds: 2 });
+  await until("twice that", () => (instance.refreshes >= 6 ? true : null)); // three in that time
+  expect(instance.isServed(1)).toBe(true);
+  await instance.sendToAllFlows();
+});
+
 test("with 1,000 targets in its stream too, p99 from a target's registration to its place in the table is below 50 ms", async () => {
   const instance = await start({ streams: 1, flows: 10, targets: 1_000 });
   using query = new NspQuery({ address: instance.address, security: "plain-text", maxBackoffMs: 50 });

@@ -9,14 +9,22 @@ import { SHM, until } from "./balancer.js";
 import { type Host, ip, makeHost } from "./namespace.js";
 import { startProgram } from "./topology.js";
 
-/** How many of each there are, evenly spread over the streams. */
-export type Size = { readonly streams: number; readonly flows: number; readonly targets: number };
+/** How many of each there are, evenly spread over the streams; and for how many seconds the NSP keeps a registration (60). */
+export type Size = {
+  readonly streams: number;
+  readonly flows: number;
+  readonly targets: number;
+  readonly entryTimeoutSeconds?: number;
+};
 
 /** The size that the limits for memory and idle CPU are for. */
 export const LARGE: Size = { streams: 100, flows: 1_000, targets: 1_000 };
 
 const VIPS = { 4: "10.0.0.1", 6: "2001:db8::1" } as const;
 const FIRST_PORT = 1_000;
+const ENTRY_TIMEOUT_SECONDS = 60;
+/** So often in the time that a registration lives it is repeated. */
+const REFRESHES = 3;
 const IN_FORCE_DEADLINE_MS = 60_000;
 const FLOWS = "nfqlb-flows";
 const COUNTERS = "nfqlb-counters";
@@ -47,7 +55,11 @@ export class LargeInstance implements Disposable {
   readonly #steering = new Steering();
   readonly #children: ChildProcess[] = [];
   #control: ChildProcess | null = null;
-  #sent = 0;
+  /** By which the frontend is announced, again and again, for its registration ends otherwise. */
+  #query: NspQuery | null = null;
+  #refreshing: NodeJS.Timeout | undefined;
+  /** How often it was. */
+  refreshes = 0;
   #reader: StreamTableReader | null = null;
   output = "";
 
@@ -103,12 +115,12 @@ export class LargeInstance implements Disposable {
   /** One packet of each family for every flow; resolves when the data plane has counted all of them. */
   async sendToAllFlows(): Promise<void> {
     const { flows } = this.#size;
-    this.#peer.run(process.execPath, "-e", SENDER, String(FIRST_PORT), String(flows), VIPS[4], VIPS[6]);
-    this.#sent += 2 * flows;
     using counters = CounterFile.open(SHM, COUNTERS);
     const slots = readFlows(SHM, FLOWS).rules.map(({ slot }) => slot);
     const counted = () => slots.reduce((sum, slot) => sum + counters.sumRule(slot), 0);
-    await until(`${this.#sent} packets`, () => (counted() === this.#sent ? true : null));
+    const before = counted(); // by an instance before this one, too
+    this.#peer.run(process.execPath, "-e", SENDER, String(FIRST_PORT), String(flows), VIPS[4], VIPS[6]);
+    await until(`${2 * flows} packets`, () => (counted() === before + 2 * flows ? true : null));
   }
 
   async #launch(program: string, kind: "following" | "alone"): Promise<void> {
@@ -129,10 +141,7 @@ export class LargeInstance implements Disposable {
     }
     start(["nsp", "--insecure", "--config", config, "--listen", this.address], {});
     await until("the NSP", () => (this.output.includes("NSP serves") ? true : null));
-    using query = new NspQuery({ address: this.address, security: "plain-text", maxBackoffMs: 50 });
-    const name = hostname();
-    const frontend = { ...MESH, stream: "", type: "frontend", ips: [name], context: { identifier: name } } as const;
-    await query.register({ ...frontend, isEnabled: true });
+    await this.#announceFrontend();
     this.#control = start([], {
       ...env,
       NSM_MESH_ENABLED: "false",
@@ -142,6 +151,22 @@ export class LargeInstance implements Disposable {
       NSM_SOCKET: `unix://${this.#folder}/lb.sock`,
       NSM_SOCKET_INSECURE: "true",
     });
+  }
+
+  async #announceFrontend(): Promise<void> {
+    const query = new NspQuery({ address: this.address, security: "plain-text", maxBackoffMs: 50 });
+    this.#query = query;
+    const name = hostname();
+    const frontend = { ...MESH, stream: "", type: "frontend", ips: [name], context: { identifier: name } } as const;
+    const announce = () => query.register({ ...frontend, isEnabled: true });
+    await announce();
+    const seconds = this.#size.entryTimeoutSeconds ?? ENTRY_TIMEOUT_SECONDS;
+    const refresh = () =>
+      announce().then(
+        () => this.refreshes++,
+        (error: Error) => (this.output += `frontend: ${error.message}\n`),
+      );
+    this.#refreshing = setInterval(() => void refresh(), (seconds * 1_000) / REFRESHES);
   }
 
   #isInForce(): boolean {
@@ -160,6 +185,8 @@ export class LargeInstance implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    clearInterval(this.#refreshing);
+    this.#query?.[Symbol.dispose]();
     const running = readDataPlane(SHM, COUNTERS);
     for (const child of this.#children) child.kill("SIGKILL");
     if (running !== null) process.kill(running.pid, "SIGKILL");
@@ -197,7 +224,7 @@ function connect(peer: Host, { targets }: Size): void {
   );
 }
 
-function configurationText({ streams, flows, targets }: Size): string {
+function configurationText({ streams, flows, targets, entryTimeoutSeconds }: Size): string {
   const maxTargets = Math.max(100, Math.ceil(targets / streams) + 1);
   const flowLines = Array.from({ length: flows }, (_, i) => {
     const rest = `priority: 1, protocols: [udp], vips: [v4, v6], destination-port-ranges: ["${FIRST_PORT + i}"]`;
@@ -211,7 +238,8 @@ function configurationText({ streams, flows, targets }: Size): string {
   const streamLines = Array.from({ length: streams }, (_, i) => {
     return `  - { name: ${nameOf(i)}, conduit: ${MESH.conduit}, max-targets: ${maxTargets} }`;
   });
-  return `trench: { name: ${MESH.trench} }
+  return `nsp: { entry-timeout: ${entryTimeoutSeconds ?? ENTRY_TIMEOUT_SECONDS} }
+trench: { name: ${MESH.trench} }
 conduits:
   - { name: ${MESH.conduit} }
 vips:
