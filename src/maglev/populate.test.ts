@@ -30,6 +30,41 @@ test("every position has an active target, and their shares differ by one positi
   fc.assert(holds, { numRuns: 50 });
 });
 
+/** As the paper says it: each target in turn takes the first position of its row that nobody has. */
+function plainLookup(size: number, active: Int32Array): Int32Array {
+  const { offset, skip } = rows(size, active.length);
+  const lookup = new Int32Array(size).fill(-1);
+  const next = new Uint32Array(active.length);
+  const targets = [...active.keys()].filter((index) => active[index]! >= 0);
+  for (let turn = 0, left = targets.length === 0 ? 0 : size; left > 0; left--, turn++) {
+    const target = targets[turn % targets.length]!;
+    let at: number;
+    do at = (offset[target]! + next[target]!++ * skip[target]!) % size;
+    while (lookup[at]! >= 0);
+    lookup[at] = target;
+  }
+  return lookup;
+}
+
+test("the table is that of the paper's plain loop, whatever the size and whoever is active", () => {
+  const table = fc.record({
+    asked: fc.integer({ min: 1, max: 3_000 }),
+    isThere: fc.array(fc.boolean(), { maxLength: 60 }),
+  });
+  const holds = fc.property(table, ({ asked, isThere }) => {
+    const size = effectiveSize(asked);
+    const active = Int32Array.from(isThere.slice(0, size), (one, index) => (one ? 5_001 + index : -1));
+    expect(lookupOf(size, active)).toEqual(plainLookup(size, active));
+  });
+  fc.assert(holds, { numRuns: 60 });
+  const [size, targets] = [effectiveSize(100_000), 1_000];
+  const most = activeOf(
+    targets,
+    Array.from({ length: targets }, (_, index) => index).filter((index) => index % 91 !== 7),
+  );
+  expect(lookupOf(size, most)).toEqual(plainLookup(size, most));
+});
+
 test("without an active target every position is -1", () => {
   expect([...counts(lookupOf(97, activeOf(10, [])))]).toEqual([[-1, 97]]);
 });
