@@ -16,10 +16,11 @@ export function admit(
   memo = new Memo(),
 ): { readonly admitted: DesiredKernel; readonly refusals: readonly Refusal[] } {
   const refusals: Refusal[] = [];
-  const isClear = ({ addresses }: DesiredKernel["targets"][number]) => !memo.gateways(addresses).isAmbiguous;
-  const clear = desired.targets.filter(isClear);
-  const targets = clear.length === desired.targets.length ? desired.targets : clear; // the same list where all are
-  for (const { fwmark, addresses } of targets === clear ? desired.targets.filter((one) => !isClear(one)) : []) {
+  const gateways = memo.gatewaysOf(desired.targets);
+  const ambiguous = desired.targets.filter((_, i) => gateways[i]!.isAmbiguous);
+  const targets = // the same list where all are clear
+    ambiguous.length === 0 ? desired.targets : desired.targets.filter((_, i) => !gateways[i]!.isAmbiguous);
+  for (const { fwmark, addresses } of ambiguous) {
     const reason = "several addresses of one family: only one default route fits into a target's routing table";
     refusals.push({ what: "target", name: addresses.join(","), reason, fwmark });
   }

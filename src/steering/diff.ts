@@ -1,7 +1,7 @@
 import type { Family, Route, Rule } from "#netlink/route";
 import type { Memo } from "./memo.js";
 import { diffTables } from "./nft-tables.js";
-import { isTerminator, layOutRules } from "./rule-tree.js";
+import { isTerminator, layOutRules, markOfRule, type RuleLayout } from "./rule-tree.js";
 import type { ActualKernel, DesiredKernel, Plan, Step } from "./state.js";
 
 const DEFAULT_METRIC = { 4: 0, 6: 1024 } as const;
@@ -42,7 +42,27 @@ type Targets = DesiredKernel["targets"];
 /** Before publishing, and afterwards. */
 type Part = Pick<Plan, "additions" | "removals">;
 
-function diffRoutes(family: Family, targets: Targets, actual: readonly Route[], memo: Memo): Part {
+const markOfTarget = ({ fwmark }: Targets[number]) => fwmark;
+const markOfRoute = ({ table }: Route) => table;
+
+/** Mark by mark, and only where a target or a route is another one than the last time, or something was to be done then. */
+function diffRoutes(family: Family, targets: Targets, routes: readonly Route[], memo: Memo): Part {
+  const changed = memo.changedMarks(`routes ${family}`);
+  const marks = changed.look({ items: targets, markOf: markOfTarget }, { items: routes, markOf: markOfRoute });
+  const isChanged = (mark: number) => marks === null || marks.has(mark);
+  const part = diffSomeRoutes(
+    family,
+    targets.filter((target) => isChanged(markOfTarget(target))),
+    routes.filter((route) => route.family === family && isChanged(markOfRoute(route))),
+    memo,
+  );
+  const tableOf = (step: Step) => (step.kind === "deleteRoute" ? step.route.table : "table" in step ? step.table : 0);
+  changed.leave([...part.additions, ...part.removals].map(tableOf));
+  return part;
+}
+
+/** @param actual all of the family */
+function diffSomeRoutes(family: Family, targets: Targets, actual: readonly Route[], memo: Memo): Part {
   const wanted = new Map<number, string>();
   for (const { fwmark, addresses } of targets) {
     const gateway = memo.gateways(addresses)[family];
@@ -51,8 +71,7 @@ function diffRoutes(family: Family, targets: Targets, actual: readonly Route[], 
   const good = new Set<number>();
   const others: Route[] = [];
   for (const route of actual) {
-    if (route.family !== family) continue;
-    if (isDefault(route) && memo.gatewayOf(route) === wanted.get(route.table)) good.add(route.table);
+    if (isDefault(route) && memo.gatewayOf(route).text === wanted.get(route.table)) good.add(route.table);
     else others.push(route);
   }
   const additions: Step[] = [];
@@ -70,14 +89,34 @@ function isDefault({ family, destinationLength, metric, tos }: Route): boolean {
   return destinationLength === 0 && metric === DEFAULT_METRIC[family] && tos === 0;
 }
 
+/** As {@link diffRoutes}; rules that are no mark's, which make the tree, are always looked at. */
 function diffRules(family: Family, targets: Targets, all: readonly Rule[], memo: Memo): Part {
-  const actual = all.filter((rule) => rule.family === family);
-  const fwmarks = targets
-    .filter(({ addresses }) => memo.gateways(addresses)[family] !== null)
-    .map(({ fwmark }) => fwmark);
-  const sorted = fwmarks.toSorted((a, b) => a - b);
-  const { rules, owns, isInForce } = layOutRules(family, sorted, actual, memo.members(family, fwmarks.length));
-  const ruleKey = (rule: Rule) => memo.ruleKey(rule);
+  const fwmarks = memo.last(`marks ${family}`, [targets], () => marksWith(family, targets, memo));
+  const frame = all.filter((rule) => rule.family === family && markOfRule(rule) === 0);
+  const layout = layOutRules(family, fwmarks, frame);
+  const changed = memo.changedMarks(`rules ${family}`);
+  const marks = changed.look({ items: targets, markOf: markOfTarget }, { items: all, markOf: markOfRule }, layout.text);
+  const isChanged = (mark: number) => marks === null || marks.has(mark);
+  const members = all.filter((rule) => rule.family === family && markOfRule(rule) !== 0 && isChanged(markOfRule(rule)));
+  const part = diffSomeRules(layout, fwmarks.filter(isChanged), [...frame, ...members]);
+  const markOf = (step: Step) => ("rule" in step ? markOfRule(step.rule) : 0);
+  changed.leave([...part.additions, ...part.removals].map(markOf));
+  return part;
+}
+
+/** Marks of the targets that have an address of the family, ascending. */
+function marksWith(family: Family, targets: Targets, memo: Memo): readonly number[] {
+  const gateways = memo.gatewaysOf(targets);
+  const some = targets.filter((_, i) => gateways[i]![family] !== null);
+  return some.map(markOfTarget).sort((a, b) => a - b);
+}
+
+function diffSomeRules(
+  { first, memberOf, last, owns, isInForce }: RuleLayout,
+  fwmarks: readonly number[],
+  actual: readonly Rule[],
+): Part {
+  const rules = [...first, ...fwmarks.map(memberOf), ...last];
   const wanted = new Set(rules.map(ruleKey));
   const seen = new Set<string>();
   const surplus: Rule[] = [];
@@ -112,4 +151,10 @@ function diffRules(family: Family, targets: Targets, all: readonly Rule[], memo:
         .map(step("deleteRule")),
     ],
   };
+}
+
+/** The same for rules of one family that do the same. We make none with other selectors, so one that has some is never ours. */
+function ruleKey({ priority, fwmark, fwmask, action, table, goto: target, selectors }: Rule): string {
+  const where = action === "table" ? table : target;
+  return `${selectors === undefined ? "" : "not ours "}${priority} ${fwmark} ${fwmask} ${action} ${where}`;
 }

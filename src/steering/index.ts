@@ -2,6 +2,7 @@
 export { admit } from "./admit.js";
 export { diff, planLength } from "./diff.js";
 export { formatPlan, formatStep } from "./format.js";
+export type { Memo } from "./memo.js";
 export { formatEvent, type KernelEvent } from "./mirror.js";
 export { formatGateway } from "./nft-format.js";
 export type { PathFault } from "./paths.js";

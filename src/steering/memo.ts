@@ -1,11 +1,10 @@
 import { formatAddress, isIpv4, parseAddress } from "#model";
 import { doesTheSame } from "#netlink/nftables";
-import { addressKey, type Family, type Route, type Rule } from "#netlink/route";
+import { addressKey, type Route } from "#netlink/route";
+import { ChangedMarks } from "./changed-marks.js";
 import { formatGateway } from "./nft-format.js";
 import type { TargetCounter } from "./nft-metrics.js";
 import type { ActualChain, ActualRule, WantedChain, WantedRule, WantedTable } from "./nft-objects.js";
-
-const MOST_UNUSED = 64;
 
 /** A target's addresses as the kernel writes them: one per family at most. */
 export type Gateways = {
@@ -15,6 +14,7 @@ export type Gateways = {
   readonly isAmbiguous: boolean;
 };
 
+/** A gateway as text, and its key among neighbors. */
 type GatewayNames = { readonly text: string; readonly key: string };
 const NO_GATEWAY: GatewayNames = { text: "", key: "" };
 
@@ -30,10 +30,9 @@ export class Memo {
   /** Listed rules and chains that are as wanted; a reading that finds no change gives the same objects again. */
   readonly #sameRules = new WeakMap<ActualRule, WantedRule>();
   readonly #sameChains = new WeakMap<ActualChain, WantedChain>();
-  readonly #members = { 4: new Map<number, Rule>(), 6: new Map<number, Rule>() };
+  readonly #changedMarks = new Map<string, ChangedMarks>();
   readonly #gateways = new WeakMap<readonly string[], Gateways>();
   readonly #routes = new WeakMap<Route, GatewayNames>();
-  readonly #rules = new WeakMap<Rule, string>();
 
   /** The table that `make` makes of `key`, made anew when the key's JSON is not that of the last time. */
   table(name: string, key: unknown, make: () => WantedTable): WantedTable {
@@ -71,6 +70,11 @@ export class Memo {
     return result;
   }
 
+  /** Of each of these targets, in their order. */
+  gatewaysOf(targets: readonly { readonly addresses: readonly string[] }[]): readonly Gateways[] {
+    return this.last("gateways", [targets], () => targets.map(({ addresses }) => this.gateways(addresses)));
+  }
+
   /** Of a target's addresses; a list that is the same object is not read again. */
   gateways(addresses: readonly string[]): Gateways {
     const known = this.#gateways.get(addresses);
@@ -86,17 +90,8 @@ export class Memo {
     return result;
   }
 
-  /** Text of the one gateway of a plain route; "" for any other kind. */
-  gatewayOf(route: Route): string {
-    return this.#gatewayOf(route).text;
-  }
-
-  /** The same gateway's key among neighbors. */
-  gatewayKey(route: Route): string {
-    return this.#gatewayOf(route).key;
-  }
-
-  #gatewayOf(route: Route): GatewayNames {
+  /** The one gateway of a plain route; empty texts for any other kind. */
+  gatewayOf(route: Route): GatewayNames {
     const known = this.#routes.get(route);
     if (known !== undefined) return known;
     const { type, nextHops } = route;
@@ -107,21 +102,10 @@ export class Memo {
     return names;
   }
 
-  /** Rules to routing tables by mark, to be used and added to; forgotten when there are far more than those in use. */
-  members(family: Family, used: number): Map<number, Rule> {
-    const members = this.#members[family];
-    if (members.size > 2 * used + MOST_UNUSED) members.clear();
-    return members;
-  }
-
-  /** The same for rules of one family that do the same. We make none with other selectors, so one that has some is never ours. */
-  ruleKey(rule: Rule): string {
-    const known = this.#rules.get(rule);
-    if (known !== undefined) return known;
-    const { priority, fwmark, fwmask, action, table, goto: target, selectors } = rule;
-    const where = action === "table" ? table : target;
-    const key = `${selectors === undefined ? "" : "not ours "}${priority} ${fwmark} ${fwmask} ${action} ${where}`;
-    this.#rules.set(rule, key);
-    return key;
+  /** Of the work of that name. */
+  changedMarks(name: string): ChangedMarks {
+    const known = this.#changedMarks.get(name) ?? new ChangedMarks();
+    this.#changedMarks.set(name, known);
+    return known;
   }
 }

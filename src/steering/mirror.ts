@@ -64,6 +64,7 @@ export class KernelMirror implements Disposable {
   #isLost = true;
   #events = 0;
   #revision = 0;
+  #factsRevision = 0;
   /** Events of rules and routes. */
   #objectEvents = 0;
   /** Of rules and routes as they were read last, and how many events of them there had been by then. */
@@ -133,14 +134,14 @@ export class KernelMirror implements Disposable {
     this.#addresses.clear();
     for (const address of addresses) this.#addresses.set(localAddressKey(address), address);
     if (before === this.#linksText()) return true;
-    this.#revision++;
+    this.#factsChanged();
     return false;
   }
 
   #readNeighbors(): void {
     const entries = FAMILIES.flatMap((family) => this.#connection.neighborStates(family));
     this.neighbors.replace(entries, (index) => this.#links.has(index));
-    this.#revision++;
+    this.#factsChanged();
   }
 
   /** The same list as long as no rule changed. */
@@ -151,13 +152,22 @@ export class KernelMirror implements Disposable {
 
   /** The same list as long as no route changed. */
   get routes(): readonly Route[] {
-    this.#routeList ??= [...this.#routes.values()].flat();
+    if (this.#routeList === null) {
+      const list: Route[] = [];
+      for (const some of this.#routes.values()) list.push(...some);
+      this.#routeList = list;
+    }
     return this.#routeList;
   }
 
   /** Another number whenever anything here may be another than before. */
   get revision(): number {
     return this.#revision;
+  }
+
+  /** Another number whenever anything of links, addresses and neighbors may be another than before. */
+  get factsRevision(): number {
+    return this.#factsRevision;
   }
 
   /** The routes in the tables of these marks. */
@@ -185,7 +195,8 @@ export class KernelMirror implements Disposable {
     this.#listeners.onEvent(() => event, true);
     if (event.kind === "rule" || event.kind === "route") this.#objectEvents++;
     const isNews = this.#apply(event);
-    if (isNews) this.#revision++;
+    if (isNews && (event.kind === "rule" || event.kind === "route")) this.#revision++;
+    else if (isNews) this.#factsChanged();
     if (isNews && !this.#expected.delete(eventText(event))) this.#listeners.onChange();
   }
 
@@ -221,16 +232,21 @@ export class KernelMirror implements Disposable {
     const news = this.neighbors.take(change, neighbor.linkIndex, neighbor.key, neighbor.state, neighbor.mac);
     this.#listeners.onEvent(() => ({ kind: "neighbor", change, neighbor: neighbor.decode() }), news !== "nothing");
     if (news === "nothing" || !this.#learn(news)) return;
-    this.#revision++;
+    this.#factsChanged();
     this.#listeners.onChange();
   }
 
   /** @returns whether it may change what we would do */
   #learn(news: NeighborNews): boolean {
     if (news !== "heard") return news === "failure";
-    this.#revision++;
+    this.#factsChanged();
     this.#listeners.onHeard();
     return false;
+  }
+
+  #factsChanged(): void {
+    this.#revision++;
+    this.#factsRevision++;
   }
 
   #takeRule(change: "new" | "deleted", rule: Rule): boolean {

@@ -41,7 +41,7 @@ function change({ sets, chains }: OpenTable, command: Exclude<NftCommand, { kind
       break;
     case "addChain": {
       const { table, chain, hook = null } = command; // its handle is not known; see isDeducible
-      if (!chains.has(chain)) chains.set(chain, { table, chain, hook, isAccepting: true, rules: [], handle: 0n });
+      if (!chains.has(chain)) chains.set(chain, { table, chain, handle: 0n, hook, isAccepting: true, rules: [] });
       break;
     }
     case "renameChain":
@@ -50,15 +50,15 @@ function change({ sets, chains }: OpenTable, command: Exclude<NftCommand, { kind
       chains.delete(command.chain);
       break;
     case "acceptByDefault":
-      chains.set(command.chain, { ...chains.get(command.chain)!, isAccepting: true });
+      chains.set(command.chain, changed(chains.get(command.chain)!, { isAccepting: true }));
       break;
     case "flushChain":
-      chains.set(command.chain, { ...chains.get(command.chain)!, rules: [] });
+      chains.set(command.chain, changed(chains.get(command.chain)!, { rules: [] }));
       break;
     case "addRule": {
       const { comment, expressions } = command;
       const chain = chains.get(command.chain)!;
-      chains.set(command.chain, { ...chain, rules: [...chain.rules, { comment, expressions }] });
+      chains.set(command.chain, changed(chain, { rules: [...chain.rules, { comment, expressions }] }));
       break;
     }
     case "addSet":
@@ -79,5 +79,15 @@ function change({ sets, chains }: OpenTable, command: Exclude<NftCommand, { kind
   }
 }
 
-/** An interval's end is an element of its own beside the beginning of the next one. */
-const keyOf = ({ key, isEnd }: Element) => `${Buffer.from(key).toString("latin1")}${isEnd === true ? "-" : ""}`;
+/** Field by field: see decision 0080. */
+function changed(before: ActualChain, change: Partial<Pick<ActualChain, "isAccepting" | "rules">>): ActualChain {
+  const { table, chain, handle, hook } = before;
+  const { isAccepting = before.isAccepting, rules = before.rules } = change;
+  return { table, chain, handle, hook, isAccepting, rules };
+}
+
+/** An interval's end is an element of its own beside the beginning of the next one. Marks and IPv4 addresses have 4 bytes. */
+function keyOf({ key, isEnd }: Element): string | number {
+  if (key.length !== 4) return `${Buffer.from(key).toString("latin1")}${isEnd === true ? "-" : ""}`;
+  return (key[0]! + key[1]! * 2 ** 8 + key[2]! * 2 ** 16 + key[3]! * 2 ** 24) * 2 + Number(isEnd === true);
+}

@@ -65,8 +65,9 @@ export class NftReader {
       const rules = this.#nft.rules(table);
       if (sets === null || rules === null) continue;
       const rulesOf = groupBy(rules, ({ chain }) => chain);
-      const listed = (chains.get(table) ?? []).map((chain) => {
-        return [chain.chain, { ...chain, rules: rulesOf.get(chain.chain) ?? [] }] as const;
+      const listed = (chains.get(table) ?? []).map((one) => {
+        const { chain, handle, hook, isAccepting } = one; // field by field: see decision 0080
+        return [chain, { table, chain, handle, hook, isAccepting, rules: rulesOf.get(chain) ?? [] }] as const;
       });
       const read = sets.map(({ set, type }) => [set, { type, elements: this.#nft.elements(table, set) }] as const);
       tables.set(table, { sets: new Map(read), chains: new Map(listed) });

@@ -1,6 +1,6 @@
 import { DEFRAG_TABLE, defragTable } from "./nft-defrag.js";
 import { diffTable, type TableChanges } from "./nft-diff.js";
-import { METRICS_TABLE, metricsTable } from "./nft-metrics.js";
+import { diffMetrics, METRICS_TABLE, metricsTable } from "./nft-metrics.js";
 import { NAT_TABLE, natTable } from "./nft-nat.js";
 import { QUEUE_TABLE, queueTable } from "./nft-nfqlb.js";
 import type { NftChange, WantedTable } from "./nft-objects.js";
@@ -46,7 +46,9 @@ export function diffTables(desired: DesiredKernel, actual: ActualKernel): Plan {
   const wanted = wantedTables(desired, actual);
   const changes = TABLES.map((name) => {
     const [table, present] = [wanted[name], actual.tables.get(name) ?? null];
-    return actual.memo.last(`changes of ${name}`, [table, present], () => diffTable(name, table, present, actual.memo));
+    return actual.memo.last(`changes of ${name}`, [table, present], () =>
+      name === METRICS_TABLE ? diffMetrics(table, present, actual.memo) : diffTable(name, table, present, actual.memo),
+    );
   });
   const steps = (list: keyof TableChanges) => changes.flatMap((one) => toStep(one[list]));
   return { additions: steps("additions"), vips: steps("queueing"), removals: steps("removals") };

@@ -29,14 +29,24 @@ const SMALLEST_BLOCK = 64;
 const MOST_FLAT = 64;
 const FEWEST_IN_TREE = 32;
 
-/** The rules wanted, in the order in which they may be added; a terminator only after the tables are published. */
+/** The rules wanted: `first`, one member for each mark, and `last`, in the order in which they may be added. */
 export type RuleLayout = {
-  readonly rules: readonly Rule[];
+  readonly first: readonly Rule[];
+  readonly memberOf: (fwmark: number) => Rule;
+  /** With the terminator, which comes only after the tables are published. */
+  readonly last: readonly Rule[];
   /** Whether a rule belongs to this layout's tree or list, or to another one that it replaces. */
   readonly owns: (rule: Rule) => boolean;
   /** Packets are steered by it already; else it is built beside what is. */
   readonly isInForce: boolean;
+  /** Another one whenever a member may be another one. */
+  readonly text: string;
 };
+
+/** The mark whose member a rule is, by its form; 0: it is none. */
+export function markOfRule({ action, fwmark, fwmask }: Rule): number {
+  return action === "table" && fwmark !== null && fwmask === 0xffffffff ? fwmark : 0;
+}
 
 /** Whether a rule is a tree's way out for packets without a mark of ours. It hides every rule up to the end. */
 export function isTerminator({ action, fwmark, selectors }: Rule): boolean {
@@ -46,53 +56,38 @@ export function isTerminator({ action, fwmark, selectors }: Rule): boolean {
 /**
  * The rules that send each mark to its table. Depends on what is there so that little changes: a tree in force keeps its
  * place, its block size and its blocks' priorities as long as the marks fit.
- * @param fwmarks 1…2³¹−1, distinct
- * @param actual our rules of that family
- * @param members rules of earlier layouts by mark, which are used again; this one's are added
+ * @param fwmarks 1…2³¹−1, distinct, ascending
+ * @param actual our rules of that family; members are not looked at
  */
-export function layOutRules(
-  family: Family,
-  fwmarks: readonly number[],
-  actual: readonly Rule[],
-  members: Map<number, Rule> = new Map(),
-): RuleLayout {
-  const toMember = (fwmark: number, priority: number): Rule => {
-    const known = members.get(fwmark);
-    if (known?.priority === priority) return known;
-    const rule = member(family, priority, fwmark);
-    members.set(fwmark, rule);
-    return rule;
-  };
+export function layOutRules(family: Family, fwmarks: readonly number[], actual: readonly Rule[]): RuleLayout {
   const current = currentTree(actual);
-  if (fwmarks.length <= (current === null ? MOST_FLAT : FEWEST_IN_TREE))
-    return flat(fwmarks, current === null, toMember);
-  const keepsTree = current !== null && countBlocks(fwmarks, current.blockSize) <= BLOCKS_PER_TREE;
+  if (fwmarks.length <= (current === null ? MOST_FLAT : FEWEST_IN_TREE)) return flat(family, current === null);
+  const keepsTree = current !== null && blocksOf(fwmarks, current.blockSize).length <= BLOCKS_PER_TREE;
   const name: TreeName = current === null ? "A" : keepsTree ? current.name : current.name === "A" ? "B" : "A";
   const blockSize = keepsTree ? current.blockSize : freshBlockSize(fwmarks);
   const known: ReadonlyMap<number, number> = keepsTree ? current.blocks : new Map();
-  return { ...tree(family, fwmarks, name, blockSize, known, toMember), isInForce: keepsTree };
+  return { ...tree(family, blocksOf(fwmarks, blockSize), name, blockSize, known), isInForce: keepsTree };
 }
 
-type ToMember = (fwmark: number, priority: number) => Rule;
-
-function flat(fwmarks: readonly number[], isInForce: boolean, toMember: ToMember): RuleLayout {
+function flat(family: Family, isInForce: boolean): RuleLayout {
   return {
-    rules: fwmarks.map((fwmark) => toMember(fwmark, FLAT_PRIORITY)),
+    first: [],
+    memberOf: (fwmark) => member(family, FLAT_PRIORITY, fwmark),
+    last: [],
     owns: ({ priority }) => priority === FLAT_PRIORITY,
     isInForce,
+    text: "flat",
   };
 }
 
 function tree(
   family: Family,
-  fwmarks: readonly number[],
+  bases: readonly number[],
   name: TreeName,
   blockSize: number,
   known: ReadonlyMap<number, number>,
-  toMember: ToMember,
 ): Omit<RuleLayout, "isInForce"> {
   const { gotoPriority, firstBlock } = TREES[name];
-  const bases = [...new Set(fwmarks.map((fwmark) => fwmark - (fwmark % blockSize)))].sort((a, b) => a - b);
   const taken = new Set(bases.flatMap((base) => known.get(base) ?? []));
   const free = Array.from({ length: BLOCKS_PER_TREE }, (_, i) => firstBlock + i).filter(
     (priority) => !taken.has(priority),
@@ -101,9 +96,9 @@ function tree(
   const basic = { family, table: 0, protocol: OUR_PROTOCOL } as const;
   const mask = (0xffffffff & ~(blockSize - 1)) >>> 0;
   return {
-    rules: [
-      { ...basic, priority: END_PRIORITY, fwmark: null, fwmask: 0xffffffff, action: "nop", goto: null },
-      ...fwmarks.map((fwmark) => toMember(fwmark, priorities.get(fwmark - (fwmark % blockSize))!)),
+    first: [{ ...basic, priority: END_PRIORITY, fwmark: null, fwmask: 0xffffffff, action: "nop", goto: null }],
+    memberOf: (fwmark) => member(family, priorities.get(baseOf(fwmark, blockSize))!, fwmark),
+    last: [
       ...bases.map(
         (base): Rule => ({
           ...basic,
@@ -121,6 +116,7 @@ function tree(
       priority === gotoPriority + 1 ||
       priority === END_PRIORITY ||
       (priority >= firstBlock && priority < firstBlock + BLOCKS_PER_TREE),
+    text: `${blockSize} ${[...priorities].join(" ")}`,
   };
 }
 
@@ -159,12 +155,20 @@ function currentTree(actual: readonly Rule[]): Tree | null {
   return trees.find(({ hasWayOut }) => hasWayOut) ?? trees[0] ?? null;
 }
 
-function countBlocks(fwmarks: readonly number[], blockSize: number): number {
-  return new Set(fwmarks.map((fwmark) => Math.floor(fwmark / blockSize))).size;
+const baseOf = (fwmark: number, blockSize: number) => fwmark - (fwmark % blockSize);
+
+/** First marks of the blocks that hold these, ascending as they are. */
+function blocksOf(fwmarks: readonly number[], blockSize: number): readonly number[] {
+  const bases: number[] = [];
+  for (const fwmark of fwmarks) {
+    const base = baseOf(fwmark, blockSize);
+    if (base !== bases.at(-1)) bases.push(base);
+  }
+  return bases;
 }
 
 function freshBlockSize(fwmarks: readonly number[]): number {
   let size = SMALLEST_BLOCK;
-  while (countBlocks(fwmarks, size) > FRESH_BLOCKS) size *= 2;
+  while (blocksOf(fwmarks, size).length > FRESH_BLOCKS) size *= 2;
   return size;
 }

@@ -35,6 +35,7 @@ export class Steering implements Disposable {
   readonly memo = new Memo();
   /** While the kernel is watched: what it holds, without asking for it. */
   #mirror: KernelMirror | null = null;
+  #broken: ReadonlyMap<number, PathFault> = new Map();
   /** What the kernel can do. */
   readonly features: NftFeatures;
 
@@ -201,16 +202,20 @@ export class Steering implements Disposable {
     return this.memo.last("broken paths", [mirror.revision], () => this.#findBroken(mirror));
   }
 
+  /** While links, addresses and neighbors are as they were, what is known of routes that are the same still holds. */
   #findBroken(mirror: KernelMirror): ReadonlyMap<number, PathFault> {
-    const broken = new Map<number, PathFault>();
-    const facts = { links: mirror.links, neighbors: mirror.neighbors, ownAddresses: this.#ownAddresses() };
-    for (const route of mirror.routes) {
-      const gateway = this.memo.gatewayOf(route);
+    const { routes, links, neighbors, factsRevision } = mirror;
+    const list = { items: routes, markOf: ({ table }: Route) => table };
+    const marks = this.memo.changedMarks("broken paths").look(list, list, String(factsRevision));
+    const broken = new Map(marks === null ? [] : this.#broken);
+    for (const mark of marks ?? []) broken.delete(mark);
+    this.#broken = broken;
+    const facts = { links, neighbors, ownAddresses: this.#ownAddresses() };
+    for (const route of routes) {
+      if (marks !== null && !marks.has(route.table)) continue;
+      const { text: gateway, key } = this.memo.gatewayOf(route);
       if (gateway === "") continue; // not as we make them; a turn mends it
-      const fault = pathFault(
-        { linkIndex: route.nextHops[0]!.linkIndex, gateway, key: this.memo.gatewayKey(route) },
-        facts,
-      );
+      const fault = pathFault({ linkIndex: route.nextHops[0]!.linkIndex, gateway, key }, facts);
       const known = broken.get(route.table);
       if (fault !== null && (known === undefined || known.kind === "neighborUnknown")) broken.set(route.table, fault);
     }
@@ -223,10 +228,9 @@ export class Steering implements Disposable {
     if (mirror === null) return;
     const asked: NeighborKey[] = [];
     for (const route of mirror.routesOf(fwmarks)) {
-      const gateway = this.memo.gatewayOf(route);
+      const { text: gateway, key } = this.memo.gatewayOf(route);
       if (gateway === "") continue;
       const { linkIndex, gateway: address } = route.nextHops[0]!;
-      const key = this.memo.gatewayKey(route);
       if (mirror.links.get(linkIndex)?.hasCarrier === true && mirror.neighbors.isWorthProbing(linkIndex, key))
         asked.push({ family: route.family, linkIndex, address: address! });
     }
@@ -252,7 +256,7 @@ export class Steering implements Disposable {
   }
 
   #expectDeletion(route: Route): void {
-    const gateway = this.memo.gatewayOf(route);
+    const { text: gateway } = this.memo.gatewayOf(route);
     const { family, table } = route;
     if (gateway !== "") this.#mirror?.expect(routeChange("deleted", { family, table, gateway }));
   }
