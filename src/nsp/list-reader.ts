@@ -1,5 +1,5 @@
 import { formatRefusal, type Refusal } from "./refusal.js";
-import { equalBytes, splitList } from "./wire.js";
+import { equalBytes, findList } from "./wire.js";
 
 /** What one object of a list turned out to be; null is none of ours, without a word. */
 export type Candidate<T> = { readonly value: T } | { readonly refusal: Refusal } | null;
@@ -29,6 +29,8 @@ export type ListRules<T> = {
 export class ListReader<T> {
   readonly #rules: ListRules<T>;
   #bytes: Uint8Array | null = null;
+  /** Where its objects stand in it, as {@link findList} says. */
+  #bounds: readonly number[] = [];
   #candidates: readonly Candidate<T>[] = [];
   #list: ReadList<T> = { values: [], refusals: [] };
 
@@ -57,8 +59,10 @@ export class ListReader<T> {
    */
   read(bytes: Uint8Array): ReadList<T> {
     if (this.#bytes !== null && equalBytes(this.#bytes, bytes)) return this.#list;
-    this.#candidates = this.#decode(splitList(bytes));
+    const bounds = findList(bytes);
+    this.#candidates = this.#decode(bytes, bounds);
     this.#bytes = bytes;
+    this.#bounds = bounds;
     return this.settle();
   }
 
@@ -92,23 +96,24 @@ export class ListReader<T> {
   }
 
   /** Candidates of the objects; those whose bytes stood in the last answer are taken from there. */
-  #decode(items: readonly Uint8Array[]): readonly Candidate<T>[] {
-    const known = this.#bytes === null ? [] : splitList(this.#bytes);
-    let places: Map<string, number> | null = null;
-    let next = 0; // where the last answer goes on; most of it comes again in the same order
-    return items.map((item) => {
-      for (const place of [next, next + 1]) {
-        if (place < known.length && equalBytes(known[place]!, item)) {
-          next = place + 1;
-          return this.#candidates[place]!;
-        }
-      }
-      places ??= new Map(known.map((bytes, i) => [toKey(bytes), i]));
-      const place = places.get(toKey(item));
-      if (place === undefined) return this.#rules.decode(item);
-      next = place + 1;
-      return this.#candidates[place]!;
-    });
+  #decode(bytes: Uint8Array, bounds: readonly number[]): readonly Candidate<T>[] {
+    const [last, known, count] = [this.#bytes ?? bytes, this.#bounds, bounds.length];
+    const isSame = (at: number, place: number) => equalRange(bytes, bounds, at, last, known, place);
+    // Most of the last answer comes again in the same order: what is the same in front and at the back is left alone.
+    const shorter = Math.min(count, known.length);
+    let front = 0;
+    while (front < shorter && isSame(front, front)) front += 2;
+    let back = 0;
+    while (back < shorter - front && isSame(count - back - 2, known.length - back - 2)) back += 2;
+    const places = new Map<string, number>();
+    for (let at = front; at < known.length - back; at += 2) places.set(toKey(last, known, at), at / 2);
+    const candidates = this.#candidates.slice(0, front / 2);
+    for (let at = front; at < count - back; at += 2) {
+      const place = places.get(toKey(bytes, bounds, at));
+      const item = () => bytes.subarray(bounds[at], bounds[at + 1]);
+      candidates.push(place === undefined ? this.#rules.decode(item()) : this.#candidates[place]!);
+    }
+    return [...candidates, ...this.#candidates.slice((known.length - back) / 2)];
   }
 }
 
@@ -116,8 +121,25 @@ export function compareText(a: string, b: string): number {
   return a < b ? -1 : a > b ? 1 : 0;
 }
 
-function toKey(bytes: Uint8Array): string {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("latin1");
+/** An object as text: bytes `bounds[at]` to `bounds[at + 1]`. */
+function toKey(bytes: Uint8Array, bounds: readonly number[], at: number): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("latin1", bounds[at], bounds[at + 1]);
+}
+
+/** Compares by itself: for so few bytes a call of the library costs more. */
+function equalRange(
+  a: Uint8Array,
+  boundsA: readonly number[],
+  atA: number,
+  b: Uint8Array,
+  boundsB: readonly number[],
+  atB: number,
+): boolean {
+  const [startA, startB] = [boundsA[atA]!, boundsB[atB]!];
+  const length = boundsA[atA + 1]! - startA;
+  if (boundsB[atB + 1]! - startB !== length) return false;
+  for (let i = 0; i < length; i++) if (a[startA + i] !== b[startB + i]) return false;
+  return true;
 }
 
 function equalRefusals(a: readonly Refusal[], b: readonly Refusal[]): boolean {

@@ -9,12 +9,18 @@ const AFTER_TAG = [-1, 8, -2, -3, -3, 4, -3, -3];
 /** An answer is no message at all. */
 export class MalformedAnswer extends Error {}
 
+/** The encoded objects of an answer, over the same memory. @throws {MalformedAnswer} */
+export function splitList(bytes: Uint8Array): readonly Uint8Array[] {
+  const bounds = findList(bytes);
+  return Array.from({ length: bounds.length / 2 }, (_, i) => bytes.subarray(bounds[2 * i], bounds[2 * i + 1]));
+}
+
 /**
- * The encoded objects of an answer, over the same memory. Other fields are skipped.
+ * Where the encoded objects of an answer stand: the first byte of each, and the one behind it. Other fields are skipped.
  * @throws {MalformedAnswer}
  */
-export function splitList(bytes: Uint8Array): readonly Uint8Array[] {
-  const items: Uint8Array[] = [];
+export function findList(bytes: Uint8Array): readonly number[] {
+  const bounds: number[] = [];
   let at = 0;
   const varint = (): number => {
     let value = 0;
@@ -37,10 +43,10 @@ export function splitList(bytes: Uint8Array): readonly Uint8Array[] {
     const length = kind === -2 ? varint() : kind;
     if (length > bytes.length - at)
       throw new MalformedAnswer(`field of ${length} bytes at ${at}, ${bytes.length - at} are left`);
-    if (tag === LIST_TAG) items.push(bytes.subarray(at, at + length));
+    if (tag === LIST_TAG) bounds.push(at, at + length);
     at += length;
   }
-  return items;
+  return bounds;
 }
 
 /** Whether an answer's list is empty. @throws {MalformedAnswer} */

@@ -15,6 +15,9 @@ import { clientCredentials, type Security } from "./security.js";
 /** Longest message taken, in bytes; the library's 4 MiB are some 25,000 targets. */
 const MAX_MESSAGE_BYTES = 64 << 20;
 
+/** What a server may send ahead, in bytes; with HTTP/2's own 65,535 a snapshot of 1,000 targets would have to wait half-way. */
+const FLOW_CONTROL_WINDOW_BYTES = 1 << 20;
+
 export type ClientOptions = {
   /** `host:port` or `unix:/path`. */
   readonly address: string;
@@ -47,6 +50,7 @@ export class RpcClient implements Disposable {
       "grpc.initial_reconnect_backoff_ms": Math.min(100, maxBackoffMs),
       "grpc.max_reconnect_backoff_ms": maxBackoffMs,
       "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
+      "grpc-node.flow_control_window": FLOW_CONTROL_WINDOW_BYTES,
       "grpc.use_local_subchannel_pool": 1,
       "grpc.enable_channelz": 0, // nobody asks for its statistics
       ...(keepaliveMs > 0
