@@ -18,9 +18,11 @@ export type DesiredTable = {
   /** Positions asked for. */
   readonly size: number;
   readonly maxTargets: number;
-  /** fwmark per target index. */
-  readonly targets: ReadonlyMap<number, number>;
+  /** fwmark per target index, -1 = none. */
+  readonly active: Int32Array;
 };
+
+export const countTargets = ({ active }: DesiredTable) => active.filter((fwmark) => fwmark >= 0).length;
 
 /** A target with the mark of its packets. */
 export type DesiredTarget = Target & { readonly fwmark: number };
@@ -56,16 +58,16 @@ export function toDesired(
   place: KernelPlace,
   known = { flows: new FlowRules(), targets: new MarkedTargets() },
 ): Desired {
-  const tables = new Map<string, DesiredTable & { readonly targets: Map<number, number> }>();
+  const byStream = new Map<string, DesiredTable>();
   for (const { name, maxTargets } of configuration.streams) {
-    const table = { size: maxTargets * POSITIONS_PER_TARGET, maxTargets, targets: new Map() };
-    if (offsets.has(name)) tables.set(tableName(name), table);
+    const table = { size: maxTargets * POSITIONS_PER_TARGET, maxTargets, active: new Int32Array(maxTargets).fill(-1) };
+    if (offsets.has(name)) byStream.set(name, table);
   }
-  const served = configuration.targets.filter(({ stream }) => tables.has(tableName(stream)));
-  const targets = known.targets.of(served, offsets);
-  for (const { stream, identifier, fwmark } of targets)
-    tables.get(tableName(stream))!.targets.set(identifier - 1, fwmark);
-  const flows = known.flows.of(configuration.flows.filter(({ stream }) => tables.has(tableName(stream))));
+  const isPlaced = ({ stream }: { readonly stream: string }) => byStream.has(stream);
+  const targets = known.targets.of(configuration.targets.filter(isPlaced), offsets);
+  for (const { stream, identifier, fwmark } of targets) byStream.get(stream)!.active[identifier - 1] = fwmark;
+  const tables = new Map([...byStream].map(([name, table]) => [tableName(name), table]));
+  const flows = known.flows.of(configuration.flows.filter(isPlaced));
   const vips = configuration.vips.map(({ prefix }) => prefix);
   const portNats = configuration.conduit.portNats.map((nat) => ({
     ...nat,
@@ -76,7 +78,8 @@ export function toDesired(
 
 /** Targets with their marks. Equal ones stay the same objects, so that `===` tells whether there is anything to do. */
 export class MarkedTargets {
-  #known: ReadonlyMap<Target, DesiredTarget> = new Map();
+  /** Also some of earlier configurations; all of these are forgotten when they are more than those in use. */
+  #known = new Map<Target, DesiredTarget>();
   #last: readonly DesiredTarget[] = [];
 
   /** Returns the same array when the targets and their marks are the same. */
@@ -84,11 +87,15 @@ export class MarkedTargets {
     const marked = targets.map((target): DesiredTarget => {
       const fwmark = offsets.get(target.stream)!.offset + target.identifier;
       const known = this.#known.get(target);
-      return known?.fwmark === fwmark ? known : { ...target, fwmark };
+      if (known?.fwmark === fwmark) return known;
+      const { stream, identifier, addresses, ips = addresses } = target;
+      const one = { stream, identifier, addresses, ips, fwmark }; // field by field: see decision 0080
+      this.#known.set(target, one);
+      return one;
     });
     const isSame = marked.length === this.#last.length && marked.every((target, i) => target === this.#last[i]);
     if (isSame) return this.#last;
-    this.#known = new Map(targets.map((target, i) => [target, marked[i]!]));
+    if (this.#known.size > 2 * targets.length) this.#known = new Map(targets.map((target, i) => [target, marked[i]!]));
     this.#last = marked;
     return marked;
   }

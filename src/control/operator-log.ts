@@ -136,9 +136,9 @@ export class OperatorLog {
   #tellTargets(known: KnownTargets, offsets: Offsets): void {
     const before = this.#known;
     this.#known = known;
-    for (const [key, one] of known) {
-      const last = before.get(key);
-      if (last?.state === one.state && last.target === one.target) continue;
+    for (const one of known.values()) {
+      const last = before.get(one.target.fwmark);
+      if (last === one || (last?.state === one.state && last.target === one.target)) continue;
       const isSame = last?.target.fwmark === one.target.fwmark && last.state.kind === one.state.kind;
       if (
         isSame &&
@@ -148,8 +148,8 @@ export class OperatorLog {
         continue;
       this.#tellTarget(last ?? null, one, offsets);
     }
-    for (const [key, last] of before) {
-      if (known.has(key)) continue;
+    for (const last of before.values()) {
+      if (known.has(last.target.fwmark)) continue;
       const message = last.state.kind === "ready" ? "Removed target" : "remove pending target";
       this.#log.info(message, about(last, offsets));
     }

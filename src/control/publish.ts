@@ -6,7 +6,7 @@ import {
   ensureFlows,
   flowsGeneration,
   hasRegion,
-  readStreamTable,
+  readMaxTargets,
   StreamTableWatch,
   streamStamp,
   updateFlows,
@@ -46,7 +46,7 @@ export const NOTHING_PUBLISHED: Published = {
 };
 
 /** What was published, and what of. */
-type PublishedTable = Pick<DesiredTable, "maxTargets" | "targets"> & {
+type PublishedTable = Pick<DesiredTable, "maxTargets" | "active"> & {
   /** Of the table in memory as we left it. */
   readonly stamp: string;
   /** null: it was gone at once. */
@@ -162,21 +162,18 @@ export class Publisher implements Disposable {
   #publishTable(name: string, table: DesiredTable, served: ReadonlySet<number>): readonly string[] {
     const last = this.#tables.get(name);
     if (last?.table === table && last.served === served) return [];
-    const targets = new Map([...table.targets].filter(([, fwmark]) => served.has(fwmark)));
+    const active = table.active.map((fwmark) => (served.has(fwmark) ? fwmark : -1));
     const { maxTargets } = table;
-    if (last?.maxTargets === maxTargets && isSame(last.targets, targets)) {
+    if (last?.maxTargets === maxTargets && last.active.every((fwmark, index) => fwmark === active[index])) {
       this.#tables.set(name, { ...last, table, served });
       return [];
     }
     const { folder } = this.#place;
     const created = ensureTable(folder, name, table) ? [`table ${name} created`] : [];
-    const { changed, stamp } = updateStreamTable(folder, name, (active) => {
-      active.fill(-1);
-      for (const [index, fwmark] of targets) active[index] = fwmark;
-    });
+    const { changed, stamp } = updateStreamTable(folder, name, (present) => present.set(active));
     const watch = created.length === 0 && last?.watch ? last.watch : StreamTableWatch.open(folder, name);
     if (watch !== last?.watch) last?.watch?.[Symbol.dispose]();
-    this.#tables.set(name, { maxTargets, targets, table, served, stamp, watch });
+    this.#tables.set(name, { maxTargets, active, table, served, stamp, watch });
     return changed ? [...created, `table ${name} published`] : created;
   }
 
@@ -213,18 +210,11 @@ export class Publisher implements Disposable {
   }
 }
 
-function isSame(a: ReadonlyMap<number, number>, b: ReadonlyMap<number, number>): boolean {
-  if (a.size !== b.size) return false;
-  for (const [index, fwmark] of a) if (b.get(index) !== fwmark) return false;
-  return true;
-}
-
 /** Makes the table unless one of these sizes is there; one that is there keeps its targets until it is updated. */
 function ensureTable(folder: string, name: string, { size, maxTargets }: DesiredTable): boolean {
   if (hasRegion(folder, name)) {
     try {
-      const present = readStreamTable(folder, name);
-      if (present.targets === maxTargets) return false;
+      if (readMaxTargets(folder, name) === maxTargets) return false;
     } catch {
       // no table: something else, or of another layout; replaced
     }

@@ -13,7 +13,7 @@ import {
   type Refusal,
   type Step,
 } from "#steering";
-import { type Desired, evicted, FlowRules, MarkedTargets, tableName, toDesired } from "./desired.js";
+import { countTargets, type Desired, evicted, FlowRules, MarkedTargets, tableName, toDesired } from "./desired.js";
 import { countStreams, refusedFlows, type StreamCount, withoutUnpublished } from "./in-force.js";
 import { surplusInterfaces } from "./interfaces.js";
 import { KeptOffsets } from "./kept-offsets.js";
@@ -146,7 +146,7 @@ export class Reconciler {
   /** What a turn would do for a configuration, as commands; changes nothing. */
   preview(configuration: Configuration): readonly string[] {
     const { desired, kernel } = this.#desiredOf(configuration);
-    const tables = [...desired.tables].map(([name, { targets }]) => `# table ${name}: ${targets.size} targets`);
+    const tables = [...desired.tables].map(([name, table]) => `# table ${name}: ${countTargets(table)} targets`);
     const flows = desired.flows.map(({ name, priority }) => `# flow rule ${name}, priority ${priority}`);
     return [...tables, ...flows, ...formatPlan(diff(kernel, this.#options.steering.read()))];
   }
@@ -321,8 +321,8 @@ export class Reconciler {
   /** Streams in force with their flows in force and ready targets: in short what {@link status} says, at little cost. */
   inForce(): readonly StreamCount[] {
     if (this.#configuration === null || this.#isFrontendAnnounced === false) return [];
-    const { known } = this.#judgement;
-    return countStreams(this.#configuration, this.#offsets.current, known, this.#published.inForce);
+    const { memo } = this.#options.steering;
+    return countStreams(memo, this.#configuration, this.#offsets.current, this.#judgement.known, this.#published);
   }
 
   #usable() {
@@ -338,7 +338,7 @@ export class Reconciler {
     const { known, served } = this.#judgement;
     const { failures, inForce } = this.#published;
     const tried = [...known.values()].map((one) => targetStatus(one, served, inForce, now));
-    const targets = [...tried, ...idleTargets(this.#configuration, tried, isBlocked)];
+    const targets = [...tried, ...idleTargets(this.#configuration, this.#offsets.current, known, isBlocked)];
     const faults = new Map(failures.map(({ name, message }) => [name, message]));
     const byStream = groupByStream(targets);
     const streams = (this.#configuration?.streams ?? []).map((stream) => {

@@ -2,8 +2,9 @@ import type { Configuration, Flow, Stream, Target, Vip } from "#model";
 import type { Refusal } from "#steering";
 import { ruleName } from "./desired.js";
 import { type InForce, isInTable } from "./in-force.js";
+import type { Offsets } from "./offsets.js";
 import type { TargetState } from "./target-state.js";
-import type { KnownTarget } from "./targets.js";
+import type { KnownTarget, KnownTargets } from "./targets.js";
 
 /** What the control plane does and why, as plain data: for `status`, `--debug`, metrics, health and availability. */
 export type Status = {
@@ -122,14 +123,17 @@ export function configurationStatus(
 /** Targets of the configuration that are not even tried. */
 export function idleTargets(
   configuration: Configuration | null,
-  known: readonly TargetStatus[],
+  offsets: Offsets,
+  known: KnownTargets,
   isBlocked: boolean,
 ): readonly TargetStatus[] {
-  const tried = new Set(known.map(({ stream, identifier }) => `${stream}\n${identifier}`));
+  const isTried = ({ stream, identifier }: Target) => {
+    const range = offsets.get(stream);
+    const tried = range && known.get(range.offset + identifier);
+    return tried?.target.stream === stream && tried.target.identifier === identifier;
+  };
   const reason = isBlocked ? "no frontend is announced" : "its stream has no range of fwmarks, or waits for its turn";
-  const idle = (configuration?.targets ?? []).filter(
-    ({ stream, identifier }) => !tried.has(`${stream}\n${identifier}`),
-  );
+  const idle = (configuration?.targets ?? []).filter((target) => !isTried(target));
   return idle.map((target) => ({
     ...target,
     fwmark: null,
@@ -166,14 +170,22 @@ export function targetStatus(
   nowMs: number,
 ): TargetStatus {
   const { target, state } = one;
+  const { stream, identifier, addresses, ips = addresses, fwmark } = target;
   const { kind, cause, reason, sinceMs, returnsAtMs, flaps } = state;
   const isPublished = isInTable(one, inForce);
+  const said = kind === "ready" && !isPublished ? UNPUBLISHED : { state: kind, cause, reason };
   return {
-    ...target,
-    ...(kind === "ready" && !isPublished ? UNPUBLISHED : { state: kind, cause, reason }),
+    stream,
+    identifier,
+    addresses,
+    ips,
+    fwmark,
+    state: said.state,
+    cause: said.cause,
+    reason: said.reason,
     forMs: nowMs - sinceMs,
     returnsInMs: returnsAtMs === null ? null : Math.max(0, returnsAtMs - nowMs),
     flaps,
-    isServed: isPublished && served.has(target.fwmark),
+    isServed: isPublished && served.has(fwmark),
   };
 }

@@ -34,8 +34,7 @@ export function judge(
   faults: ReadonlyMap<number, Fault>,
   nowMs: number,
 ): Judgement {
-  const known = new Map<number, KnownTarget>();
-  const byStream = new Map<string, KnownTarget[]>();
+  const all: KnownTarget[] = [];
   const changed: KnownTarget[] = [];
   let nextReturnMs = Number.POSITIVE_INFINITY;
   let isSame = targets.length === before.known.size;
@@ -44,18 +43,24 @@ export function judge(
     const lastState = last !== undefined && isSameTarget(last.target, target) ? last.state : null;
     const state = nextState(lastState, faults.get(target.fwmark) ?? null, nowMs);
     const one = last?.target === target && last.state === state ? last : { target, state };
-    known.set(target.fwmark, one);
+    all.push(one);
     isSame &&= one === last;
-    const others = byStream.get(target.stream);
-    if (others === undefined) byStream.set(target.stream, [one]);
-    else others.push(one);
     const isNews = one.state.kind !== (lastState?.kind ?? "ready") || one.state.cause !== (lastState?.cause ?? "");
     if (isNews) changed.push(one);
     nextReturnMs = Math.min(nextReturnMs, one.state.returnsAtMs ?? Number.POSITIVE_INFINITY);
   }
   if (isSame) return { known: before.known, served: before.served, changed, nextReturnMs };
-  const served = [...byStream.values()].flatMap((stream) => servedTargets(stream).map(({ target }) => target.fwmark));
-  return { known, served: new Set(served), changed, nextReturnMs };
+  const known = new Map<number, KnownTarget>();
+  const byStream = new Map<string, KnownTarget[]>();
+  for (const one of all) {
+    known.set(one.target.fwmark, one);
+    const others = byStream.get(one.target.stream);
+    if (others === undefined) byStream.set(one.target.stream, [one]);
+    else others.push(one);
+  }
+  const served = new Set<number>();
+  for (const stream of byStream.values()) for (const { target } of servedTargets(stream)) served.add(target.fwmark);
+  return { known, served, changed, nextReturnMs };
 }
 
 /** fwmarks of the targets that have a way: those that are ready, and the others. */

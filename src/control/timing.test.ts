@@ -53,6 +53,33 @@ test("the earliest wish counts, and a turn is followed by a rest as long as it t
   expect(begun).toHaveLength(2);
 });
 
+test("a wish that comes alone is followed at once; in a storm of them rests grow to 8 ms", () => {
+  const begun: number[] = [];
+  const timer = new TurnTimer(Date.now, () => {
+    begun.push(Date.now());
+    vi.setSystemTime(Date.now() + 2);
+  });
+  const wishEach = (everyMs: number, count: number) => {
+    begun.length = 0;
+    for (let i = 0; i < count; i++) {
+      timer.wake(0);
+      vi.advanceTimersByTime(everyMs);
+    }
+    return begun.length;
+  };
+  expect(wishEach(20, 10)).toBe(10);
+  const inStorm = wishEach(1, 500);
+  expect(inStorm).toBeGreaterThan(30);
+  expect(inStorm).toBeLessThan(70);
+  vi.advanceTimersByTime(20);
+  expect(wishEach(20, 10)).toBe(10);
+  timer.wake(0);
+  timer.stop();
+  begun.length = 0;
+  vi.advanceTimersByTime(100);
+  expect(begun).toEqual([]);
+});
+
 test("reading back is due at once, again when what was made stands still, then in intervals, and waits for changes to end, but not for ever", () => {
   const schedule = new VerifySchedule(10_000);
   schedule.changed(3);

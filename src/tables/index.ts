@@ -65,6 +65,7 @@ export { readStreamCounts, readTargetHits, type StreamCounts, StreamCountsReader
 export {
   createStreamTable,
   isNoStreamTable,
+  readMaxTargets,
   readStreamTable,
   StreamTableReader,
   StreamTableWatch,

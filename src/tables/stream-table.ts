@@ -91,6 +91,12 @@ export function streamStamp(folder: string, name: string): string | null {
   }
 }
 
+/** N of a table: most targets. @throws ENOENT, {LayoutError} */
+export function readMaxTargets(folder: string, name: string): number {
+  using region = RegionFile.open(folder, name, KIND_STREAM);
+  return checkSizes(region).targets;
+}
+
 /** Notices at hardly any cost that somebody else has changed, deleted or replaced a table: its header stays in sight. */
 export class StreamTableWatch implements Disposable {
   readonly #region: Region;
