@@ -7,7 +7,9 @@ export type MarkedList<T> = { readonly items: readonly T[]; readonly markOf: (it
  * were, and were as they shall be.
  */
 export class ChangedMarks {
-  #last: { readonly a: readonly unknown[]; readonly b: readonly unknown[]; readonly frame: string } | null = null;
+  /** Of the last work that was done, and of the one that is looked at. */
+  #last: Lists | null = null;
+  #now: Lists | null = null;
   #open: ReadonlySet<number> = new Set();
 
   /**
@@ -16,7 +18,7 @@ export class ChangedMarks {
    */
   look<A, B>(a: MarkedList<A>, b: MarkedList<B>, frame = ""): ReadonlySet<number> | null {
     const last = this.#last;
-    this.#last = { a: a.items, b: b.items, frame };
+    this.#now = { a: a.items, b: b.items, frame };
     if (last === null || last.frame !== frame) return null;
     const marks = new Set(this.#open);
     addChanged(last.a as readonly A[], a, marks);
@@ -24,11 +26,14 @@ export class ChangedMarks {
     return marks;
   }
 
-  /** What came of the look: for these something is to be done. */
-  leave(open: Iterable<number>): void {
+  /** The work is done; work that was broken off is not. @param open for these marks something is to be done */
+  done(open: Iterable<number>): void {
+    this.#last = this.#now;
     this.#open = new Set(open);
   }
 }
+
+type Lists = { readonly a: readonly unknown[]; readonly b: readonly unknown[]; readonly frame: string };
 
 /** Adds the marks of objects that are in only one of two lists. Costs little where what differs stands close together. */
 function addChanged<T>(before: readonly T[], { items, markOf }: MarkedList<T>, marks: Set<number>): void {

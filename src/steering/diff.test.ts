@@ -24,7 +24,9 @@ class World {
 
   plan(targets: readonly Target[], memo: Memo) {
     const queue = { first: 0, last: 0, isFanout: false };
-    return diff({ ...NOTHING_DESIRED, targets, vips: ["10.0.0.1/32"], queue }, { ...this, features: FEATURES, memo });
+    const { rules, routes, tables } = this;
+    const desired = { ...NOTHING_DESIRED, targets, vips: ["10.0.0.1/32"], queue };
+    return diff(desired, { rules, routes, tables, features: FEATURES, memo });
   }
 
   apply(step: Step): void {

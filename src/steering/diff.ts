@@ -57,7 +57,7 @@ function diffRoutes(family: Family, targets: Targets, routes: readonly Route[], 
     memo,
   );
   const tableOf = (step: Step) => (step.kind === "deleteRoute" ? step.route.table : "table" in step ? step.table : 0);
-  changed.leave([...part.additions, ...part.removals].map(tableOf));
+  changed.done([...part.additions, ...part.removals].map(tableOf));
   return part;
 }
 
@@ -100,7 +100,7 @@ function diffRules(family: Family, targets: Targets, all: readonly Rule[], memo:
   const members = all.filter((rule) => rule.family === family && markOfRule(rule) !== 0 && isChanged(markOfRule(rule)));
   const part = diffSomeRules(layout, fwmarks.filter(isChanged), [...frame, ...members]);
   const markOf = (step: Step) => ("rule" in step ? markOfRule(step.rule) : 0);
-  changed.leave([...part.additions, ...part.removals].map(markOf));
+  changed.done([...part.additions, ...part.removals].map(markOf));
   return part;
 }
 

@@ -3,6 +3,7 @@ import {
   followRoutes,
   type Link,
   type LocalAddress,
+  type NeighborKey,
   type NeighborView,
   type Route,
   type RouteConnection,
@@ -183,6 +184,15 @@ export class KernelMirror implements Disposable {
 
   get addresses(): readonly LocalAddress[] {
     return [...this.#addresses.values()];
+  }
+
+  /** As {@link Neighbors.forget}, on every link. */
+  forgetNeighbor(address: Uint8Array): readonly NeighborKey[] {
+    const key = addressKey(address);
+    const wasFailed = [...this.#links.keys()].some((index) => this.neighbors.isFailed(index, key));
+    const dropped = this.neighbors.forget(address, this.#links.keys());
+    if (wasFailed) this.#factsChanged(); // others may have the same gateway
+    return dropped;
   }
 
   /** An event with this text is of our own making. */

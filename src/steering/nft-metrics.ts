@@ -80,7 +80,8 @@ export function diffMetrics(wanted: WantedTable | null, actual: ActualTable | nu
   );
   const all = [...changes.additions, ...changes.queueing, ...changes.removals];
   if (all.some(({ command }) => command.kind === "deleteTable")) return diffTable(METRICS_TABLE, wanted, actual, memo);
-  changedChains.leave(all.flatMap(marksOf));
+  changedChains.done(all.flatMap(marksOf));
+  changedElements.done([]);
   return changes;
 }
 

@@ -206,10 +206,10 @@ export class Steering implements Disposable {
   #findBroken(mirror: KernelMirror): ReadonlyMap<number, PathFault> {
     const { routes, links, neighbors, factsRevision } = mirror;
     const list = { items: routes, markOf: ({ table }: Route) => table };
-    const marks = this.memo.changedMarks("broken paths").look(list, list, String(factsRevision));
+    const changed = this.memo.changedMarks("broken paths");
+    const marks = changed.look(list, list, String(factsRevision));
     const broken = new Map(marks === null ? [] : this.#broken);
     for (const mark of marks ?? []) broken.delete(mark);
-    this.#broken = broken;
     const facts = { links, neighbors, ownAddresses: this.#ownAddresses() };
     for (const route of routes) {
       if (marks !== null && !marks.has(route.table)) continue;
@@ -219,6 +219,8 @@ export class Steering implements Disposable {
       const known = broken.get(route.table);
       if (fault !== null && (known === undefined || known.kind === "neighborUnknown")) broken.set(route.table, fault);
     }
+    this.#broken = broken;
+    changed.done([]);
     return broken;
   }
 
@@ -265,8 +267,7 @@ export class Steering implements Disposable {
   #renewNeighbor(gateway: Uint8Array): void {
     const mirror = this.#mirror;
     if (mirror === null) return;
-    for (const key of mirror.neighbors.forget(gateway, mirror.links.keys()))
-      tolerate(() => this.#route.deleteNeighbor(key));
+    for (const key of mirror.forgetNeighbor(gateway)) tolerate(() => this.#route.deleteNeighbor(key));
   }
 
   #ownAddresses(): ReadonlySet<string> {
