@@ -1,4 +1,5 @@
 import {
+  DatagramRing,
   NETLINK_EXT_ACK,
   NETLINK_GET_STRICT_CHK,
   NetlinkSocket,
@@ -17,6 +18,9 @@ export const NETLINK_ROUTE = 0;
 export const NETLINK_NETFILTER = 12;
 const ANSWER_TIMEOUT_MS = 5_000;
 const SUBSCRIPTION_BYTES = 4 << 20;
+/** Datagrams received in one call, and the longest: an event of nftables may have many elements. */
+const DATAGRAMS = 16;
+const DATAGRAM_BYTES = 64 * 1024;
 /** A transaction is one message: 10,000 targets with their counters take some 5 MB. */
 const BATCH_BYTES = 16 << 20;
 
@@ -59,7 +63,8 @@ export function listen(
   taker?: DatagramTaker,
 ): Listening {
   const socket = new NetlinkSocket(protocol, { isNonBlocking: true });
-  const subscription = new Subscription(socket, onMessages, onOverrun, taker);
+  const batch = new DatagramRing(socket.fd, DATAGRAMS, DATAGRAM_BYTES);
+  const subscription = new Subscription(batch, onMessages, onOverrun, taker);
   try {
     if (receiveBufferBytes < SUBSCRIPTION_BYTES) {
       setSocketOption(socket.fd, SOL_SOCKET, SO_RCVBUF, receiveBufferBytes);

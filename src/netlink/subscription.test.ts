@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { batchOf } from "../../test/fakes/datagram-batch.js";
 import { bytesOf, fakeKernel } from "../../test/fakes/fake-kernel.js";
 import { MemoryKernel } from "../../test/fakes/memory-kernel.js";
 import { RouteConnection } from "./route/connection.js";
@@ -28,7 +29,7 @@ function follow(kernel: MemoryKernel, capacity: number) {
     for (const one of route.rules(4)) picture.set(one.fwmark!, one);
   };
   const subscription = new Subscription(
-    kernel.subscriber(capacity),
+    batchOf(kernel.subscriber(capacity)),
     (messages) => {
       for (const { type, body } of messages) {
         const one = decodeRule(body)!;
@@ -80,7 +81,7 @@ test("changes that come while the buffer is being emptied after a loss are in th
   };
   const picture = new Set<number>();
   const subscription = new Subscription(
-    busy,
+    batchOf(busy, 1),
     (messages) => {
       for (const { body } of messages) picture.add(decodeRule(body)!.fwmark!);
     },
@@ -105,7 +106,7 @@ test("a datagram that is cut off, or longer than the buffer, is as good as lost;
     const socket = fakeKernel(() => answers);
     socket.send(new Uint8Array(0));
     new Subscription(
-      socket,
+      batchOf(socket),
       () => told.push("messages"),
       () => told.push("overrun"),
     ).drain();
@@ -121,7 +122,7 @@ test("a datagram that is cut off, or longer than the buffer, is as good as lost;
   };
   expect(() =>
     new Subscription(
-      broken,
+      batchOf(broken),
       () => {},
       () => {},
     ).drain(),
@@ -135,7 +136,7 @@ test("what a listener throws is thrown, and what follows is told at the next cal
   const onMessages = () => {
     if (calls++ === 0) throw new Error("listener");
   };
-  const subscription = new Subscription(kernel.subscriber(10), onMessages, () => {});
+  const subscription = new Subscription(batchOf(kernel.subscriber(10)), onMessages, () => {});
   route.addRule(rule(1));
   route.addRule(rule(2));
   expect(() => subscription.drain()).toThrow("listener");

@@ -1,16 +1,12 @@
 import { DecodeError } from "#bytes";
-import { type DatagramSocket, SysError } from "#sys";
+import { type DatagramBatch, RING_EMPTY, RING_OVERRUN } from "#sys";
 import { type Message, splitMessages } from "./message.js";
 
-const RECEIVE_BYTES = 64 * 1024;
 /** Datagrams taken in one go, so that a storm of changes leaves room for the rest of the program. */
 const MOST_PER_DRAIN = 10_000;
 
-const NOTHING = -1;
-const LOST = -2;
-
 /** See {@link Subscription}. */
-export type DatagramTaker = (buffer: Uint8Array) => (length: number) => boolean;
+export type DatagramTaker = (buffer: Uint8Array) => (at: number, length: number) => boolean;
 
 /**
  * What comes from multicast groups, and the news that something was lost.
@@ -21,61 +17,68 @@ export type DatagramTaker = (buffer: Uint8Array) => (length: number) => boolean;
  * older than that reading and is thrown away.
  */
 export class Subscription {
-  readonly #socket: DatagramSocket;
+  readonly #batch: DatagramBatch;
   readonly #onMessages: (messages: readonly Message[]) => void;
   readonly #onOverrun: () => void;
-  readonly #take: (length: number) => boolean;
-  readonly #buffer = new Uint8Array(RECEIVE_BYTES);
+  readonly #take: (at: number, length: number) => boolean;
+  /** Datagrams that were received and are told from the next one on: a listener may drain, or throw. */
+  #next = 0;
+  #count = 0;
   #isLost = false;
 
   /**
-   * @param socket does not block
+   * @param batch of a socket
    * @param onMessages messages of one datagram; valid during the call only
    * @param onOverrun messages were lost, and nothing is waiting any more
-   * @param taker given the receive buffer; makes what is told first of a datagram in it, by its length in bytes: true if it has
-   * taken it, and nothing is made of it then
+   * @param taker given the memory that is received into; makes what is told first of a datagram in it, by its place and its length
+   * in bytes: true if it has taken it, and nothing is made of it then
    */
   constructor(
-    socket: DatagramSocket,
+    batch: DatagramBatch,
     onMessages: (messages: readonly Message[]) => void,
     onOverrun: () => void,
     taker: DatagramTaker = () => () => false,
   ) {
-    this.#socket = socket;
+    this.#batch = batch;
     this.#onMessages = onMessages;
     this.#onOverrun = onOverrun;
-    this.#take = taker(this.#buffer);
+    this.#take = taker(batch.u8);
   }
 
   /** Takes what is waiting; to be called again as long as the socket is readable. @throws {SysError} other than ENOBUFS */
   drain(): void {
-    for (let count = 0; count < MOST_PER_DRAIN; count++) {
-      const length = this.#receive();
-      if (length === NOTHING) {
-        const isLost = this.#isLost;
-        this.#isLost = false;
-        if (isLost) this.#onOverrun();
+    for (let taken = 0; ; ) {
+      while (this.#next < this.#count) this.#tell(this.#next++);
+      if (taken >= MOST_PER_DRAIN) return;
+      const count = this.#batch.receive();
+      if (count === RING_EMPTY) {
+        this.#emptied();
         return;
       }
-      if (length < 0 || length > this.#buffer.length) this.#isLost = true;
-      else if (!this.#isLost && !this.#take(length)) this.#tell(length);
+      if (count === RING_OVERRUN) {
+        this.#isLost = true;
+        continue;
+      }
+      this.#next = 0;
+      this.#count = count;
+      taken += count;
     }
   }
 
-  /** @returns the length of a datagram in bytes, NOTHING or LOST */
-  #receive(): number {
-    try {
-      const length = this.#socket.receive(this.#buffer);
-      return length < 0 ? NOTHING : length;
-    } catch (error) {
-      if (error instanceof SysError && error.errno === "ENOBUFS") return LOST;
-      throw error;
-    }
+  #emptied(): void {
+    const isLost = this.#isLost;
+    this.#isLost = false;
+    if (isLost) this.#onOverrun();
   }
 
   /** A datagram that is too long or not understood is as good as lost. */
-  #tell(length: number): void {
-    const messages = split(this.#buffer.subarray(0, length));
+  #tell(slot: number): void {
+    const length = this.#batch.length(slot);
+    if (length > this.#batch.slotBytes) this.#isLost = true;
+    if (this.#isLost) return;
+    const at = this.#batch.start(slot);
+    if (this.#take(at, length)) return;
+    const messages = split(this.#batch.u8.subarray(at, at + length));
     if (messages === null) this.#isLost = true;
     else this.#onMessages(messages);
   }

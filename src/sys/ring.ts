@@ -1,7 +1,7 @@
 import { constants } from "node:os";
 import { addressOf, lastErrno, libc, SysError } from "./libc.js";
 import type { Memory } from "./memory.js";
-import { AF_NETLINK, MSG_DONTWAIT } from "./socket.js";
+import { AF_NETLINK, MSG_DONTWAIT, MSG_TRUNC } from "./socket.js";
 
 const MMSGHDR_BYTES = 64;
 const IOVEC_BYTES = 16;
@@ -71,6 +71,52 @@ export class ReceiveRing extends MessageRing {
     if (errno === constants.errno.EAGAIN || errno === constants.errno.EINTR) return RING_EMPTY;
     if (errno === constants.errno.ENOBUFS) return RING_OVERRUN;
     throw new SysError("recvmmsg", errno);
+  }
+}
+
+/** Datagrams taken several at a time: the seam of those who follow what a socket tells. Slot i begins at `start(i)` of `u8`. */
+export interface DatagramBatch {
+  readonly u8: Uint8Array;
+  readonly slotBytes: number;
+  /**
+   * Takes what is waiting, as far as there are slots; does not block. What was there before is overwritten.
+   * @returns how many, {@link RING_EMPTY} or {@link RING_OVERRUN}. @throws {SysError} anything else
+   */
+  receive(): number;
+  start(slot: number): number;
+  /** Full length of a datagram in bytes: one that is longer than a slot was cut off. */
+  length(slot: number): number;
+}
+
+/** The datagrams of a socket, which stays the caller's. */
+export class DatagramRing implements DatagramBatch {
+  readonly #fd: number;
+  readonly #ring: ReceiveRing;
+
+  /** Memory that no datagram has come to is not touched. */
+  constructor(fd: number, slots: number, slotBytes: number) {
+    this.#fd = fd;
+    this.#ring = new ReceiveRing(slots, slotBytes);
+  }
+
+  get u8(): Uint8Array {
+    return this.#ring.u8;
+  }
+
+  get slotBytes(): number {
+    return this.#ring.slotBytes;
+  }
+
+  receive(): number {
+    return this.#ring.receive(this.#fd, MSG_DONTWAIT | MSG_TRUNC);
+  }
+
+  start(slot: number): number {
+    return this.#ring.dataOffset + slot * this.#ring.slotBytes;
+  }
+
+  length(slot: number): number {
+    return this.#ring.length(slot);
   }
 }
 

@@ -1,5 +1,5 @@
 import { constants } from "node:os";
-import { check, lastErrno, libc, SysError } from "./libc.js";
+import { addressOf, check, lastErrno, libc, SysError } from "./libc.js";
 
 export const AF_UNIX = 1;
 export const AF_INET = 2;
@@ -22,7 +22,7 @@ const NETLINK_ADD_MEMBERSHIP = 1;
 export const NETLINK_NO_ENOBUFS = 5;
 export const NETLINK_EXT_ACK = 11;
 export const NETLINK_GET_STRICT_CHK = 12;
-const MSG_TRUNC = 0x20;
+export const MSG_TRUNC = 0x20;
 export const MSG_DONTWAIT = 0x40;
 export const MSG_WAITFORONE = 0x10000;
 
@@ -111,6 +111,9 @@ export class NetlinkSocket implements DatagramSocket {
   readonly fd: number;
   /** Our address on netlink; replies carry it as nlmsg_pid. */
   readonly portId: number;
+  /** What was received into last, and where it begins: asking for that takes as long as the rest of the call. */
+  #into: Uint8Array | null = null;
+  #intoAddress = 0;
   #isOpen = true;
 
   /**
@@ -146,8 +149,12 @@ export class NetlinkSocket implements DatagramSocket {
   }
 
   receive(into: Uint8Array): number {
+    if (into !== this.#into) {
+      this.#into = into;
+      this.#intoAddress = addressOf(into);
+    }
     for (;;) {
-      const length = Number(libc.recv(this.fd, into, into.length, MSG_TRUNC));
+      const length = Number(libc.recv(this.fd, this.#intoAddress, into.length, MSG_TRUNC));
       if (length >= 0) return length;
       const errno = lastErrno();
       if (errno === constants.errno.EAGAIN) return -1;

@@ -99,8 +99,8 @@ export function followRoutes(
 function takerOf(onNeighbor: (neighbor: NeighborView) => void): DatagramTaker {
   return (buffer) => {
     const view = new NeighborView(buffer);
-    return (length) => {
-      if (!view.read(0, length)) return false;
+    return (at, length) => {
+      if (!view.read(at, length)) return false;
       onNeighbor(view);
       return true;
     };
