@@ -8,12 +8,12 @@ import {
   hasRegion,
   readMaxTargets,
   StreamTableWatch,
-  streamStamp,
   updateFlows,
   updateStreamTable,
 } from "#tables";
 import { type Desired, type DesiredTable, mergeFlows, tableName } from "./desired.js";
 import { fitFlows } from "./fitting-flows.js";
+import { FolderNames } from "./folder-names.js";
 import type { InForce } from "./in-force.js";
 
 /** Where the tables are. */
@@ -58,6 +58,7 @@ type PublishedTable = Pick<DesiredTable, "maxTargets" | "active"> & {
 /** Puts tables and flow rules in force. Remembers what it published, so that a turn costs only what changed. */
 export class Publisher implements Disposable {
   readonly #place: TablePlace;
+  readonly #folder: FolderNames;
   /** As published, by name. */
   readonly #tables = new Map<string, PublishedTable>();
   #flows: readonly FlowRule[] | null = null;
@@ -72,6 +73,7 @@ export class Publisher implements Disposable {
 
   constructor(place: TablePlace) {
     this.#place = place;
+    this.#folder = new FolderNames(place.folder);
   }
 
   /**
@@ -114,7 +116,7 @@ export class Publisher implements Disposable {
    */
   look(): boolean {
     const known = this.#touched.size;
-    const names = new Set(readdirSync(this.#place.folder));
+    const names = this.#folder.read();
     for (const [name, { watch, stamp }] of this.#tables)
       if (!names.has(name) || watch?.stamp() !== stamp) this.#distrust(name);
     this.#lookAtFlows();
@@ -125,7 +127,8 @@ export class Publisher implements Disposable {
   verify(): boolean {
     const known = this.#touched.size;
     const { folder } = this.#place;
-    for (const [name, { stamp }] of this.#tables) if (streamStamp(folder, name) !== stamp) this.#distrust(name);
+    for (const [name, { watch, stamp }] of this.#tables)
+      if (watch?.isInPlace !== true || watch.stamp() !== stamp) this.#distrust(name);
     this.#lookAtFlows();
     if (this.#names !== "" && tablesIn(folder).some((name) => !this.#tables.has(name) && !this.#touched.has(name))) {
       this.#names = "";

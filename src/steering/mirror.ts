@@ -173,9 +173,14 @@ export class KernelMirror implements Disposable {
 
   /** The routes in the tables of these marks. */
   routesOf(fwmarks: Iterable<number>): readonly Route[] {
-    return [...fwmarks].flatMap((table) =>
-      FAMILIES.flatMap((family) => this.#routes.get(tableKey(family, table)) ?? []),
-    );
+    const found: Route[] = [];
+    for (const table of fwmarks) {
+      for (const family of FAMILIES) {
+        const routes = this.#routes.get(tableKey(family, table));
+        if (routes !== undefined) found.push(...routes);
+      }
+    }
+    return found;
   }
 
   get links(): ReadonlyMap<number, Link> {

@@ -110,6 +110,9 @@ export function isHanging({ isReady, sampledMs }: Pick<DataPlane, "isReady" | "s
 export class CounterFile implements Disposable {
   readonly #region: Region;
   readonly workers: number;
+  readonly #blocks: CounterBlock[] = [];
+  /** As they were read last. */
+  #settings = { bytes: new Uint8Array(0), text: "" };
 
   private constructor(region: Region) {
     this.#region = region;
@@ -187,6 +190,11 @@ export class CounterFile implements Disposable {
   /** The counters of worker 0…workers-1. */
   block(worker: number): CounterBlock {
     if (worker < 0 || worker >= this.workers) throw new RangeError(`worker ${worker} of ${this.workers}`);
+    this.#blocks[worker] ??= this.#blockOf(worker);
+    return this.#blocks[worker];
+  }
+
+  #blockOf(worker: number): CounterBlock {
     const offset = this.#region.imageOffset(0) + SETTINGS_BYTES + worker * BLOCK_BYTES;
     const { buffer } = this.#region.file;
     return {
@@ -236,8 +244,13 @@ export class CounterFile implements Disposable {
 
   /** What the owner, or the last one if there is none, was started with; its own JSON. */
   get settings(): string {
-    const text = this.#region.file.u8.slice(this.#region.imageOffset(0), this.#region.imageOffset(0) + SETTINGS_BYTES);
-    return new TextDecoder().decode(text.subarray(0, text.indexOf(0)));
+    const from = this.#region.imageOffset(0);
+    const bytes = this.#region.file.u8.subarray(from, from + SETTINGS_BYTES);
+    if (Buffer.compare(bytes, this.#settings.bytes) !== 0) {
+      const copy = bytes.slice();
+      this.#settings = { bytes: copy, text: new TextDecoder().decode(copy.subarray(0, copy.indexOf(0))) };
+    }
+    return this.#settings.text;
   }
 
   #sum(pick: (block: CounterBlock) => number): number {

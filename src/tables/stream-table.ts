@@ -1,7 +1,7 @@
 import { effectiveSize, populate, rows } from "#maglev";
 import { KIND_STREAM, LayoutError, OWN_SLOTS } from "./layout.js";
 import { ReaderSlot, Region, withWriter } from "./region.js";
-import { isOtherKind } from "./region-file.js";
+import { hasItsName, isOtherKind } from "./region-file.js";
 import { RegionFile } from "./region-reader.js";
 
 /**
@@ -100,6 +100,8 @@ export function readMaxTargets(folder: string, name: string): number {
 /** Notices at hardly any cost that somebody else has changed, deleted or replaced a table: its header stays in sight. */
 export class StreamTableWatch implements Disposable {
   readonly #region: Region;
+  /** As it was when looked at last. */
+  #seen = { generation: 0, stamp: "" };
 
   private constructor(region: Region) {
     this.#region = region;
@@ -116,7 +118,17 @@ export class StreamTableWatch implements Disposable {
 
   /** As {@link streamStamp}; null: it was deleted or replaced. A file that was deleted by hand is not noticed. */
   stamp(): string | null {
-    return this.#region.isRetired ? null : stampOf(this.#region);
+    const region = this.#region;
+    if (region.isRetired) return null;
+    const { generation } = region;
+    if (generation !== this.#seen.generation || this.#seen.stamp === "")
+      this.#seen = { generation, stamp: stampOf(region) };
+    return this.#seen.stamp;
+  }
+
+  /** Whether its file still has its name. */
+  get isInPlace(): boolean {
+    return hasItsName(this.#region.file);
   }
 
   [Symbol.dispose](): void {
