@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from "node:util";
 import { type FlowRule, parseFlowRule } from "#flow";
-import type { Configuration, Flow, Target } from "#model";
+import { type Configuration, type Flow, formatPrefix, type Target } from "#model";
 import type { DesiredKernel } from "#steering";
 import type { Offsets } from "./offsets.js";
 
@@ -30,6 +30,8 @@ export type DesiredTarget = Target & { readonly fwmark: number };
 /** Positions per target: a Maglev table is even within 1 % from 100 on. Meridio's choice. */
 export const POSITIONS_PER_TARGET = 100;
 const ANY_PORT = "0-65535";
+/** Lists of VIPs that are remembered beyond those that can be in use. */
+const MOST_UNUSED = 64;
 
 /** Region of a stream's lookup table; operators know it by this name. */
 export const tableName = (stream: string) => `tshm-${stream}`;
@@ -105,15 +107,26 @@ export class MarkedTargets {
 export class FlowRules {
   #known: ReadonlyMap<Flow, FlowRule> = new Map();
   #last: readonly FlowRule[] = [];
+  /** Lists of VIPs by their text: a thousand flows have few of them, and all that is worked out of one is kept with it. */
+  readonly #vips = new Map<string, FlowRule["destinations"]>();
 
   /** Returns the same array when the flows are the same. */
   readonly of = (flows: readonly Flow[]): readonly FlowRule[] => {
-    const rules = flows.map((flow) => this.#known.get(flow) ?? toRule(flow));
+    if (this.#vips.size > flows.length + MOST_UNUSED) this.#vips.clear();
+    const rules = flows.map((flow) => this.#known.get(flow) ?? this.#withSharedVips(toRule(flow)));
     this.#known = new Map(flows.map((flow, i) => [flow, rules[i]!]));
     const isSame = rules.length === this.#last.length && rules.every((rule, i) => rule === this.#last[i]);
     if (!isSame) this.#last = rules;
     return this.#last;
   };
+
+  #withSharedVips(rule: FlowRule): FlowRule {
+    const text = rule.destinations.map(formatPrefix).join();
+    const shared = this.#vips.get(text);
+    if (shared !== undefined) return { ...rule, destinations: shared };
+    this.#vips.set(text, rule.destinations);
+    return rule;
+  }
 }
 
 /** A flow as a rule of the data plane. */

@@ -60,8 +60,10 @@ export type AddressCode = {
 };
 
 const known = new WeakMap<FlowRule, RuleCode>();
+/** Many rules have the same list of VIPs; where it is the same object they have one code. */
+const knownAddresses = new WeakMap<FlowRule["sources"], AddressCode>();
 
-/** The code of a rule; a rule object must not be changed. */
+/** The code of a rule; a rule object must not be changed, nor its lists. */
 export function codeOf(rule: FlowRule): RuleCode {
   const before = known.get(rule);
   if (before !== undefined) return before;
@@ -126,6 +128,14 @@ export function portsIn(range: number): number {
 }
 
 function addressCode(prefixes: FlowRule["sources"]): AddressCode {
+  const before = knownAddresses.get(prefixes);
+  if (before !== undefined) return before;
+  const code = encodeAddresses(prefixes);
+  knownAddresses.set(prefixes, code);
+  return code;
+}
+
+function encodeAddresses(prefixes: FlowRule["sources"]): AddressCode {
   if (prefixes.length === 0) return { 4: null, 6: null, native: null, text: "" };
   const all = prefixList(prefixes);
   const mapped = mappedPart(all);
