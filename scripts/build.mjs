@@ -15,7 +15,7 @@ const require = createRequire(import.meta.url);
  * control plane makes garbage slowly while nothing happens: it is collected when SettledMemory says so, in one go, and
  * under load when the heap has grown by half.
  */
-const DATA_OPTIONS = "--optimize-for-size --v8-pool-size=1 --expose-gc";
+const DATA_OPTIONS = "--optimize-for-size --no-memory-reducer --v8-pool-size=1 --expose-gc";
 const CONTROL_OPTIONS =
   "--max-semi-space-size=1 --heap-growing-percent=50 --no-memory-reducer --no-parallel-scavenge --v8-pool-size=1 --expose-gc";
 

@@ -5,6 +5,7 @@ export { LoopCounters } from "./counters.js";
 export { Decider, type DeciderOptions } from "./decide.js";
 export { createFragmentMemory, type FragmentMemory, FragmentSweeper } from "./fragment-memory.js";
 export { type Fragments, soloFragments } from "./fragments.js";
+export { IdleRelease } from "./idle-release.js";
 export { OUTCOME, OUTCOME_TEXT } from "./outcome.js";
 export { QuotedFragments } from "./quoted-fragments.js";
 export { RuleView } from "./rule-view.js";

@@ -3,6 +3,7 @@ import { MSG_DONTWAIT, sleepMicroseconds } from "#sys";
 import type { LoopCounters } from "./counters.js";
 import type { Decider } from "./decide.js";
 import type { Fragments } from "./fragments.js";
+import type { IdleRelease } from "./idle-release.js";
 import type { TableView } from "./table-view.js";
 import type { TraceTap } from "./trace-tap.js";
 
@@ -25,16 +26,19 @@ export type Loop = {
   readonly fragments: Fragments;
   readonly counters: LoopCounters;
   readonly trace: TraceTap;
+  readonly release: IdleRelease;
   /** Word 0 becomes 1 when the loop shall end. */
   readonly stop: Int32Array;
 };
 
 /**
  * The packet flow: takes packets from the queue, decides each, answers all of a batch in one send, in order of arrival.
- * No await, no allocation, no throw, no log inside the loop. Returns when `stop` is set and the queue is drained.
+ * No await, no allocation, no throw, no log inside the loop. Returns when `stop` is set and the queue is drained. While no packet
+ * comes at all, what the thread's start left in memory is given back.
  * @throws {SysError} when the queue's socket cannot be used at all
  */
-export function runLoop({ fd, batch, verdicts, tables, decider, fragments, counters, trace, stop }: Loop): void {
+export function runLoop(loop: Loop): void {
+  const { fd, batch, verdicts, tables, decider, fragments, counters, trace, release, stop } = loop;
   for (;;) {
     const isStopping = Atomics.load(stop, 0) !== 0;
     const count = isStopping ? batch.receive(fd, MSG_DONTWAIT) : batch.receive(fd); // up to 64 packets, one recvmmsg
@@ -43,6 +47,7 @@ export function runLoop({ fd, batch, verdicts, tables, decider, fragments, count
       counters.idle();
       if (count < 0) counters.overrun();
       else if (isStopping) return;
+      else release.idle();
       continue;
     }
     counters.received(batch.packetId[count - 1]!);

@@ -7,6 +7,7 @@ import { LoopCounters } from "./counters.js";
 import { Decider, type DeciderOptions } from "./decide.js";
 import { type FragmentMemory, monotonicClock } from "./fragment-memory.js";
 import { Fragments, type HoldOptions } from "./fragments.js";
+import { IdleRelease } from "./idle-release.js";
 import { QuotedFragments } from "./quoted-fragments.js";
 import { RuleView } from "./rule-view.js";
 import { runLoop } from "./run.js";
@@ -112,6 +113,7 @@ export function serveQueue(settings: WorkerSettings, stop: Int32Array, onReady: 
       nowMs: () => performance.now(),
       wallMs,
     }),
+    release: new IdleRelease(() => globalThis.gc?.()), // there where node was started with --expose-gc, as our programs are
     stop,
   });
 }

@@ -9,7 +9,15 @@ export { releaseFreedMemory, releaseProgramPages } from "./memory-release.js";
 export { CLONE_NEWNET, CLONE_NEWNS, enterNamespace, inNetworkNamespaceOf, unshare } from "./namespace.js";
 export { hasLargeReceiveOffload } from "./offload.js";
 export { exitAtOnce, watchProcess } from "./process.js";
-export { type DatagramBatch, DatagramRing, ReceiveRing, RING_EMPTY, RING_OVERRUN, SendBlock, SendRing } from "./ring.js";
+export {
+  type DatagramBatch,
+  DatagramRing,
+  ReceiveRing,
+  RING_EMPTY,
+  RING_OVERRUN,
+  SendBlock,
+  SendRing,
+} from "./ring.js";
 export {
   AF_INET,
   AF_INET6,

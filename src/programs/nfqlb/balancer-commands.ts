@@ -5,6 +5,7 @@ import { exitAtOnce } from "#sys";
 import { CounterFile, ensureFlows, rebaseFlows, TraceFile } from "#tables";
 import { SettledMemory } from "../settled-memory.js";
 import { copyRange, FLOWLB_OPTIONS, LB_OPTIONS, readRunningOptions } from "./balancer-options.js";
+import { Beat } from "./beat.js";
 import { type Command, CommandError, type Io, numberOption, shmFolder } from "./command.js";
 import { DEFAULT_FLOW_ADDRESS, type FlowAddress, parseFlowAddress } from "./flow-address.js";
 import { answerFlowRequest, type FlowSocketState } from "./flow-requests.js";
@@ -70,6 +71,7 @@ async function balance(options: ParsedOptions, io: Io, { mode }: { mode: "lb" | 
   if (flowsName !== null) rebaseFlows(folder, flowsName, (slot) => counters.sumRule(slot));
   rebaseFlows(folder, TRACE_FLOWS, (slot) => trace.sumRule(slot));
   const log = new PlaneLog(trace, io.error);
+  using beat = new Beat();
   const served = sockets.map((socket, worker) => ({
     socket,
     settings: workerSettings({ ...shared, socket, worker }),
@@ -90,15 +92,16 @@ async function balance(options: ParsedOptions, io: Io, { mode }: { mode: "lb" | 
     onLoss: (loss) => log.log("warning", lossLine(loss)),
     onHang: (queueNumber) => threads.replace(queueNumber),
   });
+  beat.every(1, () => monitor.sample());
   if (readQueueStates() === null)
     log.log("warning", "packets lost in full queues are not counted: the kernel tells it to user or group 0 alone");
   io.out(fragmentLine(running.fragments));
-  const endSweeping = sweepFragments(fragments, counters);
-  const endHousekeeping = keepHouse({ folder, flowsName, trace, counters, log });
+  const endSweeping = sweepFragments(fragments, counters, beat);
+  const endHousekeeping = keepHouse({ folder, flowsName, trace, counters, beat, log });
   process.on("SIGTERM", () => end(0));
   process.on("SIGINT", () => end(0));
   process.on("SIGHUP", () => {});
-  using memory = new SettledMemory();
+  using memory = new SettledMemory({ isSettledAgain: true });
   let failure = "";
   try {
     using _flowSocket =

@@ -1,9 +1,11 @@
 import { watch } from "node:fs";
 import { OUTCOME, RuleView } from "#dataplane";
 import { COUNTER_OUTCOMES, type CounterFile, mendRemovedRegions, type TraceFile } from "#tables";
+import type { Beat } from "./beat.js";
 import type { PlaneLog } from "./plane-log.js";
 
-const INTERVAL_MS = 1_000;
+/** Once a second. */
+const BEATS = 5;
 /** After a file of the folder was deleted: who replaces it by hand does so within this. */
 const MEND_AFTER_MS = 50;
 
@@ -18,9 +20,10 @@ export function keepHouse(parts: {
   readonly flowsName: string | null;
   readonly trace: TraceFile;
   readonly counters: CounterFile;
+  readonly beat: Beat;
   readonly log: PlaneLog;
 }): () => void {
-  const { folder, flowsName, trace, counters, log } = parts;
+  const { folder, flowsName, trace, counters, beat, log } = parts;
   const readUnusable = () => counters.sum(COUNTER_OUTCOMES + OUTCOME.unusable);
   // Held open here as well, so that rules in force are never lost with their file's name: threads look again with packets.
   const rules = flowsName === null ? null : new RuleView(folder, flowsName);
@@ -32,7 +35,7 @@ export function keepHouse(parts: {
   let mask = 0;
   let unusable = readUnusable();
   let generation = readGeneration();
-  const timer = setInterval(() => {
+  const endLooking = beat.every(BEATS, () => {
     const maskNow = trace.settleMask();
     if (maskNow !== mask) log.log("info", `trace: mask=0x${maskNow.toString(16).padStart(8, "0")}`);
     mask = maskNow;
@@ -43,11 +46,10 @@ export function keepHouse(parts: {
     const generationNow = readGeneration();
     if (generationNow !== generation) log.flowsChanged(`flow rules: generation ${generationNow} is in force`);
     generation = generationNow;
-  }, INTERVAL_MS);
-  timer.unref();
+  });
   const endMending = mendWhenRemoved(folder, log, readGeneration);
   return () => {
-    clearInterval(timer);
+    endLooking();
     endMending();
     rules?.[Symbol.dispose]();
   };

@@ -16,7 +16,6 @@ import {
   SAMPLE_WAITING,
 } from "#tables";
 
-const SAMPLE_EVERY_MS = 200;
 /** A loss is told at most this often per queue. */
 const TELL_EVERY_MS = 60_000;
 /**
@@ -59,7 +58,7 @@ type Watched = {
 };
 
 /**
- * Reads from the kernel, five times a second, what the queues' threads cannot know (packets lost before they were received,
+ * Reads from the kernel, with each sample, what the queues' threads cannot know (packets lost before they were received,
  * packets that wait, CPU time) into the counters, where everybody can see it. Tells of threads that hang.
  */
 export class QueueMonitor implements Disposable {
@@ -67,7 +66,8 @@ export class QueueMonitor implements Disposable {
   readonly #watched: readonly Watched[];
   readonly #events: QueueEvents;
   readonly #nowMs: () => number;
-  readonly #timer: NodeJS.Timeout;
+  /** As of the last sample; the same object as long as nothing changes in the kernel. */
+  #states: ReadonlyMap<number, QueueState> | null = null;
 
   /**
    * @param queues numbers, in the order of the counters' blocks
@@ -96,17 +96,17 @@ export class QueueMonitor implements Disposable {
     }));
     this.#events = events;
     this.#nowMs = nowMs;
-    this.#timer = setInterval(() => this.sample(), SAMPLE_EVERY_MS);
-    this.#timer.unref();
   }
 
   /** Takes one sample of every queue. `states`: null where this user may not know them; then losses stay 0. */
   sample(states: ReadonlyMap<number, QueueState> | null = this.#reader.read()): void {
     const timeMs = this.#nowMs();
+    const isSame = states === this.#states;
+    this.#states = states;
     for (const queue of this.#watched) {
       const { samples } = queue.block;
       const state = states?.get(queue.queueNumber);
-      if (state !== undefined) addLosses(queue, state);
+      if (state !== undefined && !isSame) addLosses(queue, state);
       addCpuTime(queue);
       samples[SAMPLE_TIME_MS] = timeMs;
       this.#tell(queue, timeMs);
@@ -127,7 +127,6 @@ export class QueueMonitor implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    clearInterval(this.#timer);
     this.#reader[Symbol.dispose]();
   }
 }

@@ -128,7 +128,7 @@ async function run(
     },
     onGiveUp: (cause) => signals.fail(`the data plane keeps dying: ${cause}`),
   });
-  using memory = new SettledMemory(() => late.prepare());
+  using memory = new SettledMemory({ isSlowToOptimize: true, beforehand: () => late.prepare() });
   const options = commonOptions(settings, steering, log, source.file !== null);
   const reconciler = new Reconciler({
     ...options,
