@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from "node:util";
 import { type FlowRule, parseFlowRule } from "#flow";
-import { type Configuration, type Flow, formatPrefix, type Target } from "#model";
+import { type Configuration, type Flow, formatPrefix, ruleName, type Target, tableName } from "#model";
 import type { DesiredKernel } from "#steering";
 import type { Offsets } from "./offsets.js";
 
@@ -32,12 +32,6 @@ export const POSITIONS_PER_TARGET = 100;
 const ANY_PORT = "0-65535";
 /** Lists of VIPs that are remembered beyond those that can be in use. */
 const MOST_UNUSED = 64;
-
-/** Region of a stream's lookup table; operators know it by this name. */
-export const tableName = (stream: string) => `tshm-${stream}`;
-
-/** Name of a flow's rule. */
-export const ruleName = ({ stream, name }: Pick<Flow, "stream" | "name">) => `${tableName(stream)}-${name}`;
 
 /** Where in the kernel this instance works; given by settings. */
 export type KernelPlace = {

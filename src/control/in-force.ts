@@ -1,6 +1,6 @@
-import type { Configuration } from "#model";
+import { type Configuration, ruleName, tableName } from "#model";
 import type { Memo } from "#steering";
-import { type DesiredTable, ruleName, tableName } from "./desired.js";
+import type { DesiredTable } from "./desired.js";
 import type { Offsets } from "./offsets.js";
 import type { Status } from "./status.js";
 import type { KnownTarget, KnownTargets } from "./targets.js";

@@ -1,6 +1,6 @@
 // For callers
 // For tests and tools
-export { mergeFlows, tableName } from "./desired.js";
+export { mergeFlows } from "./desired.js";
 export { unpublish } from "./publish.js";
 export { Reconciler } from "./reconcile.js";
 export type { Turn } from "./reconciler-options.js";

@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from "node:util";
-import type { Configuration, Flow, Stream } from "#model";
+import { type Configuration, type Flow, ruleName, type Stream, tableName } from "#model";
 import type { KernelEvent } from "#steering";
-import { flowCommand, POSITIONS_PER_TARGET, ruleName, tableName } from "./desired.js";
+import { flowCommand, POSITIONS_PER_TARGET } from "./desired.js";
 import type { Surplus } from "./interfaces.js";
 import { NeighborNews } from "./neighbor-news.js";
 import type { Offsets } from "./offsets.js";

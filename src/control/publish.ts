@@ -1,5 +1,6 @@
 import { readdirSync } from "node:fs";
 import type { FlowRule } from "#flow";
+import { tableName } from "#model";
 import {
   createStreamTable,
   deleteRegion,
@@ -11,7 +12,7 @@ import {
   updateFlows,
   updateStreamTable,
 } from "#tables";
-import { type Desired, type DesiredTable, mergeFlows, tableName } from "./desired.js";
+import { type Desired, type DesiredTable, mergeFlows } from "./desired.js";
 import { fitFlows } from "./fitting-flows.js";
 import { FolderNames } from "./folder-names.js";
 import type { InForce } from "./in-force.js";

@@ -1,4 +1,4 @@
-import type { Configuration } from "#model";
+import { type Configuration, tableName } from "#model";
 import {
   admit,
   type DesiredKernel,
@@ -13,7 +13,7 @@ import {
   type Refusal,
   type Step,
 } from "#steering";
-import { countTargets, type Desired, evicted, FlowRules, MarkedTargets, tableName, toDesired } from "./desired.js";
+import { countTargets, type Desired, evicted, FlowRules, MarkedTargets, toDesired } from "./desired.js";
 import { countStreams, refusedFlows, type StreamCount, withoutUnpublished } from "./in-force.js";
 import { surplusInterfaces } from "./interfaces.js";
 import { KeptOffsets } from "./kept-offsets.js";

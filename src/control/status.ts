@@ -1,6 +1,5 @@
-import type { Configuration, Flow, Stream, Target, Vip } from "#model";
+import { type Configuration, type Flow, ruleName, type Stream, type Target, type Vip } from "#model";
 import type { Refusal } from "#steering";
-import { ruleName } from "./desired.js";
 import { type InForce, isInTable } from "./in-force.js";
 import type { Offsets } from "./offsets.js";
 import type { TargetState } from "./target-state.js";

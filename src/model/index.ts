@@ -9,5 +9,7 @@ export {
   prefixContains,
 } from "./address.js";
 export { ConfigError } from "./error.js";
+export { ruleName, tableName } from "./names.js";
+export { parseServerAddress, SERVER_ADDRESS_FORM } from "./server-address.js";
 export type { Conduit, Configuration, Flow, PortNat, Protocol, Stream, Target, Trench, Vip } from "./types.js";
 export { PROTOCOLS } from "./types.js";

@@ -11,6 +11,7 @@ import {
   type Protocol,
   parseAddress,
   parsePrefix,
+  ruleName,
 } from "#model";
 import {
   FlowSchema,
@@ -28,6 +29,8 @@ import { type Refusal, toRefusal } from "./refusal.js";
 
 export const MAX_TARGETS = 10_000;
 const ANY_PORT = "0-65535";
+/** The name of its table, 5 bytes longer, is that of a file, and of a longer one while that is made; files have 255. */
+const MAX_STREAM_NAME_BYTES = 180;
 /** What the flow rules of the data plane allow for a name. */
 const MAX_RULE_NAME_BYTES = 1_023;
 
@@ -77,8 +80,9 @@ export function readStream(bytes: Uint8Array, conduitName: string): Candidate<St
       if (conduit?.name !== conduitName) return null;
       if (maxTargets < 1 || maxTargets > MAX_TARGETS)
         throw new ConfigError("maxTargets", String(maxTargets), `1..${MAX_TARGETS} is allowed`);
-      if (!/^[^/\0\s]{1,180}$/.test(name))
-        throw new ConfigError("name", name, "1..180 characters without '/' and blanks are allowed");
+      requireName(name);
+      if (name.includes("/") || Buffer.byteLength(name) > MAX_STREAM_NAME_BYTES)
+        throw new ConfigError("name", name, `1..${MAX_STREAM_NAME_BYTES} bytes without '/' are allowed`);
       return { name, conduit: conduit.name, maxTargets };
     },
   );
@@ -130,7 +134,7 @@ function requireName(name: string): void {
 /** Everything of a flow that the syntax of the data plane's rules decides. @throws {ConfigError} */
 function checkFlow(flow: Flow): void {
   const ports = (ranges: readonly string[]) => ranges.filter((range) => range !== ANY_PORT).join(",");
-  if (Buffer.byteLength(`tshm-${flow.stream}-${flow.name}`) > MAX_RULE_NAME_BYTES) {
+  if (Buffer.byteLength(ruleName(flow)) > MAX_RULE_NAME_BYTES) {
     throw new ConfigError("name", flow.name, `stream and flow together have at most ${MAX_RULE_NAME_BYTES - 6} bytes`);
   }
   parseFlowRule({

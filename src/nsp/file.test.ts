@@ -78,6 +78,14 @@ const faulty: readonly (readonly [string, string, RegExp])[] = [
     `a: &a [x,x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\n`,
     /alias/i,
   ],
+  [
+    "two flows that would have one rule",
+    `${example}  - { stream: web-http, identifier: 1, ips: [172.16.0.13] }\n`
+      .replace("streams:", "streams:\n  - { name: web-http, conduit: load-balancer }")
+      .replace("flows:", "flows:\n  - { name: tls, stream: web-http, protocols: [tcp], vips: [web-v4] }")
+      .replace("- name: http\n", "- name: http-tls\n"),
+    /f\.yaml:\d+: flows\[1\]: "http-tls": its rule would be called tshm-web-http-tls as that of flow tls of stream web-http; rename one$/,
+  ],
   ["nothing", "", /the file is empty/],
   ["two documents", `${example}---\n${example}`, /^f\.yaml:\d+: a second document begins here; a file holds one$/],
   ...["127.0.0.1:99999", "127.0.0.1:0", "localhost", "unix:relative"].map(

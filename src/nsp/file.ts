@@ -1,9 +1,10 @@
 import { readFileSync, statSync } from "node:fs";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { parseFlowRule } from "#flow";
-import { ConfigError, isIpv4, PROTOCOLS, parseAddress } from "#model";
+import { ConfigError, isIpv4, PROTOCOLS, parseAddress, parseServerAddress, SERVER_ADDRESS_FORM } from "#model";
 import { MAX_TARGETS, targetAddress } from "./convert.js";
 import { readConduit as checkConduit } from "./convert-conduit.js";
+import { RuleNames } from "./distinct-rules.js";
 import { byName, checked, nameOf, prefix, resolve, resolveAll } from "./file-fields.js";
 import { readAttractor, readGateway } from "./file-gateways.js";
 import {
@@ -90,7 +91,8 @@ function readRoot(root: Reader): ConfigurationFile {
   const vips = byName(fields.vips, (item) => readVip(item, trench));
   const conduits = byName(fields.conduits, (item) => readConduit(item, trench, vips));
   const streams = byName(fields.streams, (item) => readStream(item, conduits));
-  const flows = byName(fields.flows, (item) => readFlow(item, streams, vips));
+  const rules = new RuleNames();
+  const flows = byName(fields.flows, (item) => withRule(readFlow(item, streams, vips), item, rules));
   const gateways = byName(fields.gateways, (item) => readGateway(item, trench));
   const attractors = byName(fields.attractors, (item) => readAttractor(item, trench, vips, gateways));
   const targets = readTargets(fields.targets, streams);
@@ -107,7 +109,7 @@ function readRoot(root: Reader): ConfigurationFile {
       attractors: [...attractors.values()],
       targets,
     },
-    listen: nsp.listen.items().map((item) => checked(item, listenAddress, "unix:/path or host:port, port 1..65535")),
+    listen: nsp.listen.items().map((item) => checked(item, listenAddress, SERVER_ADDRESS_FORM)),
     entryTimeoutMs: nsp["entry-timeout"].number(1, 86_400, 60) * 1000,
     database: nsp.database.isPresent ? checked(nsp.database, absolutePath, "an absolute path") : null,
   };
@@ -118,9 +120,7 @@ function absolutePath(text: string): void {
 }
 
 function listenAddress(text: string): void {
-  if (/^unix:\/.+$/.test(text)) return;
-  const port = Number(/^(?:\[[0-9a-f:.]+\]|[^:/]+):([0-9]{1,5})$/i.exec(text)?.[1]);
-  if (!(port >= 1 && port <= 65_535)) throw new Error();
+  if (parseServerAddress(text) === null) throw new Error();
 }
 
 function readVip(item: Reader, trench: Trench): Vip {
@@ -205,6 +205,14 @@ function readFlow(item: Reader, streams: ReadonlyMap<string, Stream>, vips: Read
       .items()
       .map((match) => checked(match, byteMatch, "for example tcp[13:1]&0x12=0x02")),
   });
+}
+
+/** A flow whose rule would have the name of another's is a fault. */
+function withRule(flow: Flow, item: Reader, rules: RuleNames): Flow {
+  const { name, stream } = flow;
+  const fault = stream === undefined ? null : rules.take({ stream: stream.name, name });
+  if (fault !== null) item.fault(fault, name);
+  return flow;
 }
 
 function portRange(text: string): void {

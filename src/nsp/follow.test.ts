@@ -199,7 +199,7 @@ test("O17, O18: every kind of object is checked by itself, prefixes of any lengt
     'port NAT 80-9090-tcp: vips "10.0.0.1/32": collides with port NAT 80-8080-tcp, they share VIPs and a port',
     'VIP octal: address "010.0.0.1": not an IPv4 or IPv6 address',
     'VIP web-v6: name "web-v6": used twice',
-    "stream a b: name \"a b\": 1..180 characters without '/' and blanks are allowed",
+    'stream a b: name "a b": no blanks and control characters are allowed',
     'stream none: maxTargets "0": 1..10000 is allowed',
     'flow bytes of stream web: match "tcp[99:1]=1": tcp|udp|sctp[offset:1|2|4]&0xmask=value, lower case, at most 64 characters; offset + size at most 20 (tcp), 8 (udp), 12 (sctp)',
     'flow ports of stream web: dports "70000": ports are 1..65535, n or first-last',

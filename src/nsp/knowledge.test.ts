@@ -9,7 +9,7 @@ import {
 } from "./gen/nsp/v1/configuration_manager_pb.js";
 import { TargetSchema } from "./gen/nsp/v1/model_pb.js";
 import { TargetResponseSchema } from "./gen/nsp/v1/target_registry_pb.js";
-import { Knowledge, keysOf } from "./knowledge.js";
+import { Knowledge, keysOf, type Whole } from "./knowledge.js";
 import { formatRefusal } from "./refusal.js";
 import { isEmptyList, joinList, MalformedAnswer, splitList } from "./wire.js";
 
@@ -91,6 +91,56 @@ test("two that learn the same objects in different order, with different histori
     expect(other.whole()!.refusals.map(formatRefusal)).toEqual(one.whole()!.refusals.map(formatRefusal));
   });
   fc.assert(holds, { numRuns: 300 });
+});
+
+/** What is known of streams with their flows, learned in this order. */
+function learnFlows(lists: readonly (readonly [stream: string, flows: readonly string[]])[]): Whole {
+  const knowledge = new Knowledge("c", true);
+  const streams = lists.map(([name]) => ({ name, conduit, maxTargets: 10 }));
+  knowledge.take("conduit", conduitAnswer);
+  knowledge.take("streams", toBinary(StreamResponseSchema, create(StreamResponseSchema, { streams })));
+  for (const key of ["vips", "frontends"]) knowledge.take(key, new Uint8Array());
+  for (const [stream, names] of lists) {
+    const [flowsKey, targetsKey] = keysOf(stream);
+    const flows = names.map((name) => ({ name, vips: [{ name: "v", address: "10.0.0.1/32" }], protocols: ["tcp"] }));
+    knowledge.take(flowsKey, toBinary(FlowResponseSchema, create(FlowResponseSchema, { flows })));
+    knowledge.take(targetsKey, new Uint8Array());
+  }
+  return knowledge.whole()!;
+}
+
+test("of flows whose rules would have one name the first in the order of streams has it, the others are refused", () => {
+  const lists = [
+    ["web-tls", ["a", "b"]],
+    ["web", ["tls-a", "b"]],
+    ["web-tls-a", ["b"]],
+    ["web-tls-", ["a"]],
+  ] as const;
+  const whole = learnFlows(lists);
+  expect(whole.configuration.flows.map(({ stream, name }) => `${stream} ${name}`)).toEqual([
+    "web b",
+    "web tls-a",
+    "web-tls b",
+    "web-tls- a",
+    "web-tls-a b",
+  ]);
+  const reason = "its rule would be called tshm-web-tls-a as that of flow tls-a of stream web; rename one";
+  expect(whole.refusals.map(formatRefusal)).toEqual([`flow a of stream web-tls: name "a": ${reason}`]);
+  const other = learnFlows(lists.toReversed());
+  expect(other.configuration).toEqual(whole.configuration);
+  expect(other.refusals).toEqual(whole.refusals);
+  expect(learnFlows(lists.toSpliced(1, 1)).refusals).toEqual([]);
+});
+
+test("names of streams are limited in bytes, as those of their tables' files are", () => {
+  const longest = "é".repeat(90);
+  const { configuration, refusals } = learnFlows([longest, `${longest}x`, "a/b", "a\u001b"].map((name) => [name, []]));
+  expect(configuration.streams.map(({ name }) => name)).toEqual([longest]);
+  expect(refusals.map(({ object, rule }) => [object, rule])).toEqual([
+    ["a\u001b", "no blanks and control characters are allowed"],
+    ["a/b", "1..180 bytes without '/' are allowed"],
+    [`${longest}x`, "1..180 bytes without '/' are allowed"],
+  ]);
 });
 
 test("P4: equal answers are recognised; what did not change stays the same object, in any order", () => {

@@ -3,6 +3,7 @@ import { ConfigError } from "#model";
 import { byIdentifier, byName } from "./changes.js";
 import { readFlow, readFrontend, readStream, readTarget, readVip } from "./convert.js";
 import { type ReadConduit, readConduit } from "./convert-conduit.js";
+import { DistinctRules } from "./distinct-rules.js";
 import { compareText, ListReader } from "./list-reader.js";
 import { type Refusal, toRefusal } from "./refusal.js";
 import { equalBytes, splitList } from "./wire.js";
@@ -36,6 +37,7 @@ export class Knowledge {
   readonly #maxTargets = new Map<string, number>();
   #isWhole = false;
   #last: Whole | null = null;
+  readonly #distinctRules = new DistinctRules();
   readonly #flat = { flows: new Flat<Flow>(), targets: new Flat<Target>(), refusals: new Flat<Refusal>() };
 
   constructor(conduitName: string, isVipNeeded: boolean) {
@@ -67,6 +69,11 @@ export class Knowledge {
     return isNew;
   }
 
+  /** Whether an answer for a list was read. */
+  isHeard(key: string): boolean {
+    return this.#reader(key)?.isKnown === true;
+  }
+
   /** Whether a list is empty, or was never heard. */
   isEmpty(key: string): boolean {
     const reader = this.#reader(key);
@@ -87,7 +94,7 @@ export class Knowledge {
   /** Keys of the lists that `whole` waits for. */
   missing(): readonly string[] {
     const keys = ["vips", "streams", "frontends", ...this.streams.flatMap(({ name }) => keysOf(name))];
-    const unknown = keys.filter((key) => this.#reader(key)?.isKnown !== true);
+    const unknown = keys.filter((key) => !this.isHeard(key));
     return this.#conduit === null ? ["conduit", ...unknown] : unknown;
   }
 
@@ -102,11 +109,12 @@ export class Knowledge {
     if (!this.#isWhole && heard.length < this.streams.length) return null;
     this.#isWhole = true;
     const parts = heard.map(({ name }) => this.#parts.get(name)!);
+    const distinct = this.#distinctRules.of(this.#flat.flows.of(parts.map(({ flows }) => flows.list.values)));
     const configuration: Configuration = {
       conduit: conduit.conduit,
       vips: this.#vips.list.values,
       streams: heard.length === this.streams.length ? this.streams : heard,
-      flows: this.#flat.flows.of(parts.map(({ flows }) => flows.list.values)),
+      flows: distinct.flows,
       targets: this.#flat.targets.of(parts.map(({ targets }) => targets.list.values)),
     };
     const lists = [
@@ -115,7 +123,8 @@ export class Knowledge {
       this.#frontends,
       ...parts.flatMap(({ flows, targets }) => [flows, targets]),
     ];
-    const refusals = this.#flat.refusals.of([conduit.refusals, ...lists.map(({ list }) => list.refusals)]);
+    const listed = lists.map(({ list }) => list.refusals);
+    const refusals = this.#flat.refusals.of([conduit.refusals, ...listed, distinct.refusals]);
     const last = this.#last;
     const isSame =
       last !== null &&

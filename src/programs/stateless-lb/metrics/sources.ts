@@ -1,5 +1,5 @@
 import type { HealthTree } from "#availability";
-import { tableName } from "#control";
+import { tableName } from "#model";
 import { type ControlNumbers, controlSource } from "./control-metrics.js";
 import type { Source } from "./family.js";
 import { interfaceSource } from "./interface-metrics.js";
