@@ -1,7 +1,7 @@
 // For callers
 // For tests and tools
 export { mergeFlows } from "./desired.js";
-export { unpublish } from "./publish.js";
+export { servingStreams, unpublish } from "./publish.js";
 export { Reconciler } from "./reconcile.js";
 export type { Turn } from "./reconciler-options.js";
 export type { Status } from "./status.js";

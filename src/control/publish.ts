@@ -8,6 +8,7 @@ import {
   flowsGeneration,
   hasRegion,
   readMaxTargets,
+  readStreamTable,
   StreamTableWatch,
   updateFlows,
   updateStreamTable,
@@ -231,6 +232,22 @@ function ensureTable(folder: string, name: string, { size, maxTargets }: Desired
 export function unpublish({ folder, flowsName, countOf }: TablePlace): void {
   updateFlows(folder, flowsName, (present) => mergeFlows(present, []), countOf);
   for (const name of tablesIn(folder)) deleteRegion(folder, name);
+}
+
+/** Streams whose tables have targets now, whoever made them. */
+export function servingStreams(folder: string): ReadonlySet<string> {
+  const hasTargets = (name: string) => {
+    try {
+      return readStreamTable(folder, name).active.some((fwmark) => fwmark >= 0);
+    } catch {
+      return false; // no table, or none that this version would take over
+    }
+  };
+  return new Set(
+    tablesIn(folder)
+      .filter(hasTargets)
+      .map((name) => name.slice(tableName("").length)),
+  );
 }
 
 /** Names of all tables of streams, ours and others'. */

@@ -303,6 +303,44 @@ test("R9: a full list ends the doubt without a change, and an empty one later on
   await expect.poll(() => seen.updates.at(-1)!.configuration.flows).toEqual([]);
 });
 
+test("R9: after a start without saved state, lists of what is in force are not believed empty; the others are", async () => {
+  const address = stage.address();
+  const store = emptyStore(); // a server that has not read its configuration yet
+  const { conduits, trench } = storeOf(example).configuration;
+  store.configure({ ...store.configuration, trench, conduits });
+  await stage.serve(store, address);
+  const seen = stage.follow(address, { emptyGraceMs: 60_000, leftInForce: new Set(["web"]) });
+  const fresh = stage.follow(address, { emptyGraceMs: 60_000 });
+  await expect.poll(() => fresh.updates.length).toBe(1); // nothing in force, nothing to lose
+  await expect.poll(() => seen.connections).toEqual([true]);
+  const { configuration } = storeOf(example);
+  const [web] = configuration.streams;
+  const streams = [web!, { ...web!, name: "idle" }];
+  const frontend = { ...configuration.targets[0]!, type: 1, ips: ["lb"], context: { identifier: "lb" } };
+  store.configure({ ...configuration, streams, flows: [], targets: [frontend] });
+  await expect.poll(() => fresh.updates.at(-1)!.configuration.streams.length).toBe(2);
+  expect(seen.updates).toEqual([]); // of web no flows and targets are not believed, of idle they are
+  store.configure({ ...configuration, streams, targets: [frontend, ...configuration.targets] });
+  await expect.poll(() => seen.updates.length).toBe(1);
+  const { flows, targets } = seen.updates[0]!.configuration;
+  expect([flows.length, targets.length, seen.updates[0]!.frontends]).toEqual([1, 2, ["lb"]]);
+  store.configure({ ...configuration, streams, targets: [] });
+  await expect.poll(() => seen.updates.at(-1)!.configuration.targets).toEqual([]); // heard, and then empty
+});
+
+test("R9: after a start without saved state, empty lists count when the time is over", async () => {
+  const address = stage.address();
+  const { conduits, trench } = storeOf(example).configuration;
+  const store = emptyStore();
+  store.configure({ ...store.configuration, trench, conduits });
+  await stage.serve(store, address);
+  const startMs = performance.now();
+  const seen = stage.follow(address, { emptyGraceMs: 400, leftInForce: new Set(["web"]) });
+  await expect.poll(() => seen.updates.length, { timeout: 5_000 }).toBe(1);
+  expect(performance.now() - startMs).toBeGreaterThan(390);
+  expect(seen.updates[0]!.configuration.streams).toEqual([]);
+});
+
 test("P4: snapshots that say the same, in another order too, come to nothing", async () => {
   const address = stage.address();
   const store = storeOf(example);

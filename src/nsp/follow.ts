@@ -23,6 +23,11 @@ export type FollowOptions = {
    * NSP that has just started knows nothing yet. 0 believes at once. Default 5_000.
    */
   readonly emptyGraceMs?: number;
+  /**
+   * Streams that an earlier run left in force. Where nothing was saved of their lists, these count as not empty before they
+   * are heard first, and so do the lists of everything. Default none.
+   */
+  readonly leftInForce?: ReadonlySet<string>;
   /** When a server that has not answered at all counts as away, and how long after it answers `onWaiting` is told, in ms. Default 5_000. */
   readonly firstAnswerMs?: number;
   /** Whether a flow without VIPs matches every VIP, as in the reference, instead of being refused. Default false. */
@@ -143,7 +148,7 @@ class Follower implements Disposable {
       this.#isLate = true;
       if (this.#isConnected === null) this.#setConnected(false, `no answer from ${this.#options.server.address}`);
       this.#tellMissing();
-    }, this.#options.firstAnswerMs ?? 5_000);
+    }, this.#firstAnswerMs);
   }
 
   #tellMissing(): void {
@@ -151,6 +156,18 @@ class Follower implements Disposable {
     const missing = this.#knowledge.missing();
     if (missing.join() !== this.#toldMissing) this.#options.onWaiting(missing);
     this.#toldMissing = missing.join();
+  }
+
+  get #firstAnswerMs(): number {
+    return this.#options.firstAnswerMs ?? 5_000;
+  }
+
+  /** Whether a list was not heard yet, though something is in force that it would tell of. */
+  #isLeftInForce(key: string): boolean {
+    const { leftInForce } = this.#options;
+    if (leftInForce === undefined || this.#knowledge.isHeard(key)) return false;
+    const stream = key.split("/")[1];
+    return stream === undefined ? leftInForce.size > 0 : leftInForce.has(stream);
   }
 
   whole(): Whole | null {
@@ -201,11 +218,14 @@ class Follower implements Disposable {
       {
         open: (stop) => this.#client.serverStreamBytes(method, filter, stop),
         isEmpty: isEmptyList,
-        isEmptyNow: () => this.#knowledge.isEmpty(key),
+        isEmptyNow: () => this.#knowledge.isEmpty(key) && !this.#isLeftInForce(key),
         take: (answer) => this.#take(key, answer),
         emptyGraceMs: this.#options.emptyGraceMs ?? 5_000,
         // Any registration repeats the lists of all watchers, so there a repetition says nothing.
         isRepeatBelieved: !isRegistry,
+        // gRPC-Go forgives two pings that come too early after each answer: it takes a third to end the call.
+        leastCalmMs: this.#client.keepaliveMs || Number.POSITIVE_INFINITY,
+        firstAnswerMs: this.#firstAnswerMs,
         onAnswer: () => this.#answered(key),
         onBreak: (reason) => {
           if (signal.aborted) return;

@@ -2,8 +2,6 @@ import { setTimeout as delay } from "node:timers/promises";
 
 /** Pause before a watch that ended is opened again. Meridio's. */
 const RETRY_MS = 500;
-/** A watch that lived shorter did not end because of its pings. */
-const LEAST_LIFE_MS = 250;
 
 export type ListWatchOptions = {
   readonly open: (signal: AbortSignal) => AsyncIterable<Uint8Array>;
@@ -17,6 +15,10 @@ export type ListWatchOptions = {
   readonly emptyGraceMs: number;
   /** Whether a second empty list on the same watch confirms the first before that time. */
   readonly isRepeatBelieved: boolean;
+  /** A watch that lived shorter, in ms, did not end because of our pings; Infinity: there are none. */
+  readonly leastCalmMs: number;
+  /** How long a watch that is opened anew for fewer pings may be without an answer, in ms; then it is a broken one. */
+  readonly firstAnswerMs: number;
   /** An answer came and was taken, or is doubted. */
   readonly onAnswer: () => void;
   /** The watch ended. It is opened again in any case. */
@@ -29,13 +31,21 @@ export type ListWatchOptions = {
  * watch that breaks; otherwise the empty list counts when the time is over. Later empty lists count at once.
  */
 export async function watchList(options: ListWatchOptions, signal: AbortSignal): Promise<void> {
+  let silence: NodeJS.Timeout | undefined;
+  const onAnswer = () => {
+    clearTimeout(silence);
+    options.onAnswer();
+  };
   while (!signal.aborted) {
-    const isCalm = await follow(options, signal);
-    if (!signal.aborted && !isCalm) await delay(RETRY_MS, undefined, { signal }).catch(() => {});
+    const isCalm = await follow({ ...options, onAnswer }, signal);
+    clearTimeout(silence);
+    if (isCalm) silence = setTimeout(() => options.onBreak("no answer since too many pings"), options.firstAnswerMs);
+    if (!signal.aborted) await delay(RETRY_MS, undefined, { signal }).catch(() => {});
   }
+  clearTimeout(silence);
 }
 
-/** @returns whether the end was a server's request for fewer pings, which is no fault and is followed at once */
+/** @returns whether the end was a server's request for fewer pings, which is no fault */
 async function follow(options: ListWatchOptions, signal: AbortSignal): Promise<boolean> {
   const startMs = performance.now();
   let isFirst = true;
@@ -62,8 +72,8 @@ async function follow(options: ListWatchOptions, signal: AbortSignal): Promise<b
     }
     options.onBreak("the server ended a watch");
   } catch (error) {
-    const isAsked = (error as { status?: string }).status === "RESOURCE_EXHAUSTED";
-    if (isAsked && performance.now() - startMs >= LEAST_LIFE_MS) return true;
+    const isCallForCalm = (error as { isCallForCalm?: boolean }).isCallForCalm === true;
+    if (isCallForCalm && performance.now() - startMs >= options.leastCalmMs) return true;
     options.onBreak((error as Error).message);
   } finally {
     endDoubt();

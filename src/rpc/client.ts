@@ -29,12 +29,16 @@ export type ClientOptions = {
    * server that answers GOAWAY `too_many_pings` doubles it for as long as this client lives (gRPC proposal A8).
    */
   readonly keepaliveMs?: number;
+  /** What a shorter interval is raised to, in ms. Default 10_000, as gRPC-Go (`internal.KeepaliveMinPingTime`). */
+  readonly minKeepaliveMs?: number;
   /** How long an answer to a PING is waited for, in ms; then the connection is given up. Default 20_000, as gRPC-Go. */
   readonly keepaliveTimeoutMs?: number;
 };
 
 /** Calls to one gRPC server; it connects when needed, again and again. */
 export class RpcClient implements Disposable {
+  /** Interval of pings in ms at first; 0: there are none. */
+  readonly keepaliveMs: number;
   readonly #client: Client;
 
   constructor({
@@ -42,8 +46,10 @@ export class RpcClient implements Disposable {
     security,
     maxBackoffMs = 5_000,
     keepaliveMs = 0,
+    minKeepaliveMs = 10_000,
     keepaliveTimeoutMs = 20_000,
   }: ClientOptions) {
+    this.keepaliveMs = keepaliveMs > 0 ? Math.max(keepaliveMs, minKeepaliveMs) : 0;
     silenceLibrary(); // it would tell, for example, that the keepalive interval doubles
     this.#client = new Client(address, clientCredentials(security), {
       "grpc.default_authority": "localhost",
@@ -53,8 +59,8 @@ export class RpcClient implements Disposable {
       "grpc-node.flow_control_window": FLOW_CONTROL_WINDOW_BYTES,
       "grpc.use_local_subchannel_pool": 1,
       "grpc.enable_channelz": 0, // nobody asks for its statistics
-      ...(keepaliveMs > 0
-        ? { "grpc.keepalive_time_ms": keepaliveMs, "grpc.keepalive_timeout_ms": keepaliveTimeoutMs }
+      ...(this.keepaliveMs > 0
+        ? { "grpc.keepalive_time_ms": this.keepaliveMs, "grpc.keepalive_timeout_ms": keepaliveTimeoutMs }
         : {}),
     });
   }

@@ -1,16 +1,25 @@
 import { type ServiceError, status } from "@grpc/grpc-js";
 
+/**
+ * What the library says of HTTP/2's ENHANCE_YOUR_CALM, which is how gRPC-Go ends a connection with too many pings. Neither the
+ * code nor the text `too_many_pings` of the GOAWAY gets through to a call.
+ */
+const CALM_DETAILS = "Bandwidth exhausted or memory limit exceeded";
+
 /** A call failed. `code` is always `ERR_RPC`; `status` is gRPC's name, for example `UNAVAILABLE`. */
 export class RpcError extends Error {
   readonly code = "ERR_RPC";
   readonly method: string;
   readonly status: string;
+  /** The server ended the connection, or the call, to have fewer frames of us; its services have answered nothing. */
+  readonly isCallForCalm: boolean;
 
   constructor(method: string, statusName: string, details: string, cause?: unknown) {
     super(`${method}: ${statusName}${details === "" ? "" : ` (${details})`}`, { cause });
     this.name = "RpcError";
     this.method = method;
     this.status = statusName;
+    this.isCallForCalm = statusName === "RESOURCE_EXHAUSTED" && details === CALM_DETAILS;
   }
 }
 

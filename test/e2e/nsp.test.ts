@@ -164,38 +164,50 @@ test("SIGKILL while targets register: every one that was acknowledged is there a
   }
 });
 
-test("a load balancer that restarts while the NSP is away serves at once what it knew", async () => {
-  const link = [
-    "link add t0 type veth peer name t1",
-    "addr add 172.16.0.1/24 dev t0",
-    "addr add fd00::1/64 dev t0 nodad",
-  ];
-  for (const command of [...link, "link set t1 up", "link set t0 up"]) execFileSync("ip", command.split(" "));
-  const { address, kill } = await startServer();
+/** A link on which the example's targets could be, and an NSP where the frontend of this host is announced. */
+async function prepareServing() {
+  if (!readdirSync("/sys/class/net").includes("t0")) {
+    const link = [
+      "link add t0 type veth peer name t1",
+      "addr add 172.16.0.1/24 dev t0",
+      "addr add fd00::1/64 dev t0 nodad",
+    ];
+    for (const command of [...link, "link set t1 up", "link set t0 up"]) execFileSync("ip", command.split(" "));
+  }
+  const server = await startServer();
   const frontend = ["target", "--frontend", "--ip", hostname(), "--identifier", hostname(), "--enable"];
-  expect(await nsp("register", ...frontend, "--insecure", "--address", address)).toMatchObject({ code: 0 });
-  const env = {
-    NSM_MESH_ENABLED: "false",
-    NSM_NSP_INSECURE: "true",
-    NSM_SOCKET: "",
-    NSM_HEALTH_SOCKET: "",
-    NSM_NSP_SERVICE: address,
-    NSM_TRENCH_NAME: "trench-a",
-    NSM_NFQUEUE: "9",
-  };
-  const active = () => {
-    try {
-      return readStreamTable(SHM, "tshm-web").active.filter((fwmark) => fwmark >= 0).length;
-    } catch {
-      return -1;
-    }
-  };
-  const isServed = () => readDataPlane(SHM, "nfqlb-counters")?.isReady === true;
-  const killDataPlane = () => {
-    const running = readDataPlane(SHM, "nfqlb-counters");
-    if (running !== null) process.kill(running.pid, "SIGKILL");
-  };
+  expect(await nsp("register", ...frontend, "--insecure", "--address", server.address)).toMatchObject({ code: 0 });
   onTestFinished(killDataPlane);
+  return { ...server, env: { ...ENV, NSM_NSP_SERVICE: server.address } };
+}
+
+const ENV = {
+  NSM_MESH_ENABLED: "false",
+  NSM_NSP_INSECURE: "true",
+  NSM_SOCKET: "",
+  NSM_HEALTH_SOCKET: "",
+  NSM_TRENCH_NAME: "trench-a",
+  NSM_NFQUEUE: "9",
+};
+
+/** Targets in the table; -1: there is none. */
+function active(): number {
+  try {
+    return readStreamTable(SHM, "tshm-web").active.filter((fwmark) => fwmark >= 0).length;
+  } catch {
+    return -1;
+  }
+}
+
+const isServed = () => readDataPlane(SHM, "nfqlb-counters")?.isReady === true;
+
+function killDataPlane(): void {
+  const running = readDataPlane(SHM, "nfqlb-counters");
+  if (running !== null) process.kill(running.pid, "SIGKILL");
+}
+
+test("a load balancer that restarts while the NSP is away serves at once what it knew", async () => {
+  const { kill, env } = await prepareServing();
   const before = start([], env);
   await expect.poll(before.output, { timeout: 10_000 }).toContain("configuration from the NSP");
   await expect.poll(active, { timeout: 10_000 }).toBe(2);
@@ -212,4 +224,27 @@ test("a load balancer that restarts while the NSP is away serves at once what it
   await expect.poll(() => readdirSync(SHM), { timeout: 10_000 }).toContain("tshm-web");
   await expect.poll(active, { timeout: 10_000 }).toBe(2);
   await expect.poll(isServed, { timeout: 10_000 }).toBe(true); // so that it is known whom to end
+});
+
+test("R9: one that restarts without saved state does not believe an NSP that has just started, too", async () => {
+  rmSync(join(SHM, "stateless-lb-nsp.json"), { force: true });
+  const { address, kill, env } = await prepareServing();
+  const unsaved = { ...env, NSM_STATE_DIR: "off", NSM_NSP_EMPTY_GRACE: "1h" };
+  const before = start([], unsaved);
+  await expect.poll(active, { timeout: 10_000 }).toBe(2);
+  await expect.poll(isServed, { timeout: 10_000 }).toBe(true);
+  await before.kill();
+  await kill();
+  const path = join(folder, "empty.yaml");
+  writeFileSync(path, example.slice(0, example.indexOf("vips:"))); // trench and conduit
+  await startServerAt(address, path, []);
+  const after = start([], unsaved);
+  await expect.poll(after.output, { timeout: 10_000 }).toContain("NSP connected");
+  await expect.poll(after.output, { timeout: 15_000 }).toContain("the NSP has not told everything yet");
+  expect([active(), isServed()]).toEqual([2, true]);
+  writeFileSync(path, example);
+  const frontend = ["target", "--frontend", "--ip", hostname(), "--identifier", hostname(), "--enable"];
+  expect(await nsp("register", ...frontend, "--insecure", "--address", address)).toMatchObject({ code: 0 });
+  await expect.poll(after.output, { timeout: 10_000 }).toContain("configuration from the NSP");
+  expect(active()).toBe(2);
 });

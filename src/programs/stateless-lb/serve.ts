@@ -1,6 +1,6 @@
 import { hostname } from "node:os";
 import { join } from "node:path";
-import { Reconciler, unpublish } from "#control";
+import { Reconciler, servingStreams, unpublish } from "#control";
 import { formatRefusal } from "#nsp";
 import { type Hits, Steering } from "#steering";
 import { CounterFile, ensureFlows } from "#tables";
@@ -105,12 +105,14 @@ async function run(
   using _lock = takeLock(shmFolder);
   using _networkLock = takeNetworkLock();
   const told = signals.untilEnd(source.reload);
+  const isAlone = source.file !== null;
+  // The file says what there is; an NSP may have been started just now, as we were.
+  const leftInForce = isAlone ? source.leftInForce : servingStreams(shmFolder);
   const status = new StatusWriter(shmFolder, firstStatus(source), (error) =>
     log.error("status cannot be written", { error }),
   );
   source.onFileFault((fileFault) => status.update({ source: { ...firstStatus(source).source, fileFault } }));
   ensureFlows(shmFolder, FLOWS);
-  const isAlone = source.file !== null;
   // Of what is made further down.
   const late = { control: null as Reconciler | null, wake: () => {}, refresh: () => {}, prepare: async () => {} };
   const state = new InstanceState(placeOf(source), isAlone ? null : hostname(), () => late.control);
@@ -177,7 +179,7 @@ async function run(
   const ending = new AbortController();
   await Promise.race([dataPlane.start(), told]); // it may wait for one that somebody else has just started
   reconciler.start();
-  const following = follow(source, settings, log, ending.signal, {
+  const following = follow({ ...source, leftInForce }, settings, log, ending.signal, {
     onUpdate: (update) => {
       const configurationFrom = update.origin === "nsp" ? "nsp" : "saved state";
       status.update({ configurationFrom, waitingFor: [], refusals: update.refusals.map(formatRefusal) });

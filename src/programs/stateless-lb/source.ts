@@ -27,6 +27,8 @@ export type Source = {
   readonly conduit: string;
   /** Where what the NSP says is saved for a start without it; null where that needs no saving. */
   readonly stateFolder: string | null;
+  /** Streams of an earlier run whose tables have targets; of them the NSP may know nothing yet. */
+  readonly leftInForce: ReadonlySet<string>;
   /** Configuration file, or null. */
   readonly file: string | null;
   /** Reads the file again; null where there is none. */
@@ -54,6 +56,7 @@ export function meshSource(settings: Settings): Source {
     trench: trenchName,
     conduit: conduitName,
     stateFolder: stateFolder === "off" ? null : stateFolder || shmFolder,
+    leftInForce: new Set(),
     file: null,
     reload: null,
     onFileFault: () => {},
@@ -83,6 +86,7 @@ export async function fileSource(path: string, { conduitName }: Settings, log: L
     address,
     ...place,
     stateFolder: null, // the file is there
+    leftInForce: new Set(),
     file: path,
     reload,
     onFileFault: (tell) => {
@@ -135,6 +139,7 @@ export async function follow(
     conduit: source.conduit,
     emptyGraceMs,
     doFlowsWithoutVipsMatchAll,
+    leftInForce: source.leftInForce,
     state: source.stateFolder === null ? null : { folder: source.stateFolder, nowMs: Date.now },
     onConnection: (isConnected, reason) => {
       const why = reason === "" ? {} : { reason };
