@@ -56,12 +56,11 @@ test("Meridio's names and labels, with underscores", async () => {
     expect(linesOf(text, name).length, name).toBeGreaterThan(1);
 });
 
-test("interfaces: by NSM_INTERFACE_PREFIX, else by the service's name; without both none is told of", async () => {
+test("interfaces: by NSM_INTERFACE_PREFIX, else by the service's name; no other is told of", async () => {
   expect(targetInterfaces({ interfacePrefix: "", serviceName: "load-balancer.trench-a" })).toBe("load-balan");
   expect(targetInterfaces({ interfacePrefix: "net", serviceName: "load-balancer.trench-a" })).toBe("net");
-  const none = targetInterfaces({ interfacePrefix: "", serviceName: "" });
   for (const [prefix, count] of [
-    [none, 0],
+    ["nowhere", 0],
     ["lo", 1],
   ] as const) {
     const source = interfaceSource(prefix, {});

@@ -66,3 +66,13 @@ test("every abbreviation that upstream takes means the same here, whatever optio
   expect(meaning(BALANCER_COMMANDS[0]!.options, "trace_r")).toBe("trace_rate");
   expect(meaning(BALANCER_COMMANDS[0]!.options, "ft")).toBeNull();
 });
+
+test("trace: a duration that no timer has is refused, not cut", async () => {
+  const io = { out: () => {}, error: () => {}, isOutClosed: () => false, env: { NFQLB_SHM_DIR: "/nowhere" } };
+  const run = async (duration: string) =>
+    await TRACE_COMMAND.run(parseOptions("trace", TRACE_COMMAND.options, ["--mask=2", `--duration=${duration}`]), io);
+  const refused = "seconds, for example 10 or 0.5, 2147483 at most";
+  for (const duration of ["2147484", "9999999", "0", "-1"])
+    await expect(run(duration), duration).rejects.toThrow(`Invalid --duration [${duration}]; ${refused}`);
+  await expect(run("2147483")).rejects.not.toThrow("Invalid --duration");
+});

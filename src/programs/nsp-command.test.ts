@@ -69,3 +69,18 @@ test("a silent server is named", async () => {
   await expect(run(["get", "targets", "--address", address, "--timeout", "0.2"])).rejects.toThrow(message);
   await expect(run(target)).rejects.toThrow(message);
 });
+
+test.each([
+  [["--timeout", "0"], "--timeout 0: seconds are needed, 0.001..2147483"],
+  [["--timeout", "9999999"], "--timeout 9999999: seconds are needed, 0.001..2147483"],
+  [["--address", "foo:99999"], "--address foo:99999: unix:/path or host:port, port 1..65535 is needed"],
+])("an option that cannot be meant is refused: %s", async (args, message) => {
+  const refused = expect.objectContaining({ message: expect.stringContaining(message), code: "ERR_PARSE_ARGS_NSP" });
+  await expect(run(["get", "targets", "--address", "unix:/nowhere", ...args])).rejects.toThrowError(refused);
+});
+
+test("an address that nobody can listen on is refused before anything is read", async () => {
+  await expect(run(["--config", "/nowhere", "--listen", "foo"])).rejects.toThrow(
+    "--listen foo: unix:/path or host:port",
+  );
+});

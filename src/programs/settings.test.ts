@@ -1,9 +1,17 @@
 // Settings as an operator of the reference writes them, against what Go's parsers and envconfig do with them.
 import { expect, test } from "vitest";
 import { maskText, maskVariable } from "./stateless-lb/secrets.js";
+import { servedBy } from "./stateless-lb/served-by.js";
 import { readSettings, readSettingsWithOrigins, SettingsError } from "./stateless-lb/settings.js";
 import { describeVariables, printSettings } from "./stateless-lb/settings-text.js";
-import { formatDuration, parseDuration, parseInteger, parseQueues, parseUrl } from "./stateless-lb/values.js";
+import {
+  formatDuration,
+  parseDuration,
+  parseInteger,
+  parseQueues,
+  parseUrl,
+  toServerAddress,
+} from "./stateless-lb/values.js";
 
 /** The faults of an environment, and whether one is a parse error. */
 function faultsOf(env: Record<string, string>): { readonly lines: readonly string[]; readonly isUnreadable: boolean } {
@@ -110,12 +118,108 @@ test("every fault is told in one error; only values that cannot be read are pars
     "NSM_SOCKET",
     "NFQLB_SHM_DIR",
   ]);
-  expect(lines[2]).toBe('NSM_GRPC_MAX_BACKOFF="0": out of range, 1ms or more');
+  expect(lines[2]).toBe('NSM_GRPC_MAX_BACKOFF="0": out of range, 1ms..596h31m23.647s');
   expect(isUnreadable).toBe(false);
   expect(faultsOf({ NSM_NFQUEUE: "x", NSM_METRICS_ENABLED: "" })).toMatchObject({ isUnreadable: true });
   // The alternative is named when its value is the faulty one.
   expect(faultsOf({ GRPC_KEEPALIVE_TIME: "" }).lines[0]).toMatch(/^GRPC_KEEPALIVE_TIME=""/);
   expect(faultsOf({ NSM_GRPC_KEEPALIVE_TIME: "", GRPC_KEEPALIVE_TIME: "1s" }).isUnreadable).toBe(true);
+});
+
+const ADDRESS = "unix:/path or host:port, port 1..65535 is needed, a path of at most 107 bytes";
+const LISTEN = "unix:///path or tcp://host:port is needed, a path of at most 107 bytes or a port 1..65535";
+const PREFIX = 'the beginning of interface names is needed: 1..15 bytes without blanks, / : * " and \\';
+const TIMER = "596h31m23.647s"; // 2^31 - 1 ms; a longer timer would end at once
+
+test.each([
+  ["NSM_NSP_EMPTY_GRACE", `out of range, 0s..${TIMER}`, ["1000h", "-1s"], ["0", TIMER]],
+  ["NSM_GRPC_KEEPALIVE_TIME", `out of range, 0s..${TIMER}`, ["2000h"], ["0", "1ns", TIMER]],
+  ["GRPC_PROBE_RPC_TIMEOUT", `out of range, 1ms..${TIMER}`, ["1000h", "0", "1ns"], [TIMER]],
+  ["NSM_GRPC_MAX_BACKOFF", `out of range, 1ms..${TIMER}`, ["1000h", "0.5ms"], [TIMER]],
+  ["NSM_DIAL_TIMEOUT", `out of range, 1ms..${TIMER}`, ["1000h"], [TIMER]],
+  ["NSM_REQUEST_TIMEOUT", `out of range, 0s..${TIMER}`, ["1000h"], ["0"]],
+  ["NSM_TARGET_PROBE_INTERVAL", `out of range, 0s..${TIMER}`, ["1000h"], ["0"]],
+  ["NSM_DRAIN_TIME", "out of range, 0s..10s", ["10.1s"], ["10s"]],
+  ["NSM_MAX_TOKEN_LIFETIME", "out of range, 1ms or more", ["0"], ["1000h"]],
+  [
+    "NSM_NSP_SERVICE",
+    ADDRESS,
+    [
+      "foo",
+      "foo:0",
+      "foo:99999",
+      ":7778",
+      ":::",
+      "fe80::1:7778",
+      "[fe80::g]:1",
+      "xyz:///foo:12",
+      "é:1",
+      "unix:rel",
+      " ",
+    ],
+    ["nsp-service:7778", "10.0.0.1:1", "[fd00::1]:65535", "dns:///nsp.red:7778", "unix:/run/nsp", "unix:///run/nsp"],
+  ],
+  ["NSM_NSP_SERVICE", ADDRESS, [`unix:/${"p".repeat(107)}`, `unix:/${"é".repeat(54)}`], [`unix:/${"p".repeat(106)}`]],
+  [
+    "NSM_SOCKET",
+    LISTEN,
+    [
+      "tcp://host",
+      "tcp://host:99999",
+      "tcp://host:0",
+      "unix://rel/path",
+      "unix:///",
+      "unix:///run/",
+      "http://x:1",
+      " ",
+    ],
+    ["", "tcp://:2000", "tcp://[::1]:2000", "tcp://0.0.0.0:2000/", "unix:///run/lb.sock", "unix:/run/lb.sock"],
+  ],
+  ["NSM_HEALTH_SOCKET", LISTEN, ["tcp://host", `unix:///${"p".repeat(107)}`], ["", "unix:///run/h"]],
+  [
+    "NSM_INTERFACE_PREFIX",
+    PREFIX,
+    ["sixteen-bytes-lo", "tg*", 'a"b', "a b", "a/b", "éééééééé"],
+    ["", "fifteen-bytes-l"],
+  ],
+  ["NSM_SERVICE_NAME", PREFIX, ["üüüüüüüüüü", "a b", "proxy*"], ["a-service-of-many-letters", "üüüüüü"]],
+  ["NSM_SERVICE_NAME", "it must not be empty", [""], []],
+  ["NSM_CONDUIT_NAME", "a name without blanks and control characters is needed", ["a b", " ", "a\u0007"], ["é"]],
+  ["NSM_TRENCH_NAME", "a name without blanks and control characters is needed", ["a b", "a\u00a0b"], ["t"]],
+  ["NSM_STATE_DIR", "an absolute path is needed", ["relative", "OFF", " "], ["", "off", "/state"]],
+  ["NFQLB_SHM_DIR", "an absolute path is needed", ["shm", " "], ["/dev/shm"]],
+  ["NSM_METRICS_PORT", "out of range, 1..65535", ["0", "-1", "65536"], ["1"]],
+] as const)("%s is checked as it is used: %s", (name, allowed, bad, good) => {
+  for (const text of bad) {
+    const shown = text.replace(/\p{Cc}/gu, "?");
+    expect(faultsOf({ [name]: text }).lines, text).toEqual([`${name}="${shown}": ${allowed}`]);
+  }
+  for (const text of good) expect(faultsOf({ [name]: text }).lines, text).toEqual([]);
+});
+
+test("a fault is one line whatever the value is", () => {
+  expect(faultsOf({ NSM_TRENCH_NAME: "a\n\u001b[2J" }).lines).toHaveLength(1);
+});
+
+test("two servers in one place are a fault, told with all others", () => {
+  const place = "unix:///run/lb.sock";
+  expect(faultsOf({ NSM_SOCKET: place, NSM_HEALTH_SOCKET: place, NSM_SERVICE_NAME: "" }).lines).toEqual([
+    'NSM_SERVICE_NAME="": it must not be empty',
+    `NSM_HEALTH_SOCKET="${place}": NSM_SOCKET is served there`,
+  ]);
+  expect(faultsOf({ NSM_SOCKET: "", NSM_HEALTH_SOCKET: "" }).lines).toEqual([]);
+});
+
+test("what is checked is what is used", () => {
+  const used = (env: Record<string, string>) =>
+    servedBy(readSettings({ NSM_SOCKET_INSECURE: "true", ...env }), env, false);
+  expect(used({ NSM_SOCKET: "tcp://:2000/", NSM_HEALTH_SOCKET: "unix:/run/h" })).toEqual({
+    availabilityAddress: "[::]:2000",
+    healthAddress: "unix:/run/h",
+    metricsPort: null,
+  });
+  expect(toServerAddress("dns:///nsp.red:7778")).toBe("nsp.red:7778");
+  expect(toServerAddress("unix:///run/nsp")).toBe("unix:/run/nsp");
 });
 
 test("what is in force is printed with its origin, and without credentials", () => {

@@ -48,7 +48,7 @@ export class InstanceMetrics implements AsyncDisposable {
     streams: number,
     targetsEach: number,
     hits: MetricSourcesOptions["hits"],
-    interfacePrefix: string | null = null,
+    interfacePrefix = "none",
   ): Promise<InstanceMetrics> {
     const folder = mkdtempSync("/dev/shm/metrics-");
     const names = Array.from({ length: streams }, (_, stream) => `s${stream}`);

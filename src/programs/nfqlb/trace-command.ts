@@ -14,6 +14,8 @@ const DEFAULT_ADDRESS = "unix:nfqlb-trace";
 const ALL_SELECTIONS = 127;
 const MESSAGES = SELECTION.log | SELECTION["flow-conf"];
 const POLL_MS = 20;
+/** Longest --duration: node's timers have 2³¹ − 1 ms. */
+const MAX_SECONDS = 2_147_483;
 /** How often losses are told. */
 const LOSSES_MS = 1_000;
 /** A data plane that is gone for so long has ended; one that was killed is replaced sooner, and the trace goes on. */
@@ -57,7 +59,7 @@ export const TRACE_COMMAND: Command = {
     say(`Mask=${formatMask(mask)}\n`);
     using watcher = openWatcher(folder, mask, parsed);
     say(`Trace active, mask=${formatMask(mask)}\n`);
-    setTimeout(() => stop.abort(), Math.min(durationMs, 2 ** 31 - 1)).unref();
+    if (durationMs !== null) setTimeout(() => stop.abort(), durationMs).unref();
     const packets = await follow({
       watcher,
       mask,
@@ -222,12 +224,13 @@ function readCNumber(text: string): number {
   throw new CommandError(`Invalid --mask [${text}]; a number 1..${ALL_SELECTIONS}, also as 0x40 or 0100`);
 }
 
-function readDurationMs({ values }: ParsedOptions): number {
+/** In ms; null: until the end. @throws {CommandError} */
+function readDurationMs({ values }: ParsedOptions): number | null {
   const text = values.get("duration");
-  if (text === undefined) return Number.POSITIVE_INFINITY;
+  if (text === undefined) return null;
   const seconds = /^[0-9]{1,7}(\.[0-9]{1,3})?$/.test(text) ? Number(text) : Number.NaN;
-  if (seconds > 0) return seconds * 1000;
-  throw new CommandError(`Invalid --duration [${text}]; seconds, for example 10 or 0.5`);
+  if (seconds > 0 && seconds <= MAX_SECONDS) return seconds * 1000;
+  throw new CommandError(`Invalid --duration [${text}]; seconds, for example 10 or 0.5, ${MAX_SECONDS} at most`);
 }
 
 function formatMask(mask: number): string {

@@ -6,6 +6,7 @@ import { startEmbeddedNsp } from "./embedded-nsp.js";
 import { createLog } from "./log.js";
 import { formatRows } from "./nsp-table.js";
 import type { Settings } from "./settings.js";
+import { MAX_TIMER_MS, toServerAddress, ValueError } from "./values.js";
 
 /** A refresh is due well before the registry's shortest usual time-out, 60 s. */
 const REFRESH_MS = 20_000;
@@ -87,7 +88,7 @@ export async function runNsp(args: readonly string[], settings: Settings): Promi
   const [verb, what, ...more] = positionals;
   if (more.length > 0) throw new UsageError(`unexpected argument ${more[0]}`);
   if (verb === undefined) return await serve(values, settings);
-  const address = values.address ?? settings.nspService;
+  const address = addressOf("--address", values.address ?? settings.nspService);
   using query = new NspQuery({ address, security: "plain-text" });
   try {
     return await ask(query, verb, what, values, settings);
@@ -121,7 +122,8 @@ async function ask(
 async function serve(values: Values, { logLevel }: Settings): Promise<number> {
   if (values.config === undefined) throw new UsageError("--config FILE is needed");
   const log = createLog(logLevel, process.stdout);
-  const { listen, database } = values;
+  const { database } = values;
+  const listen = values.listen.map((address) => addressOf("--listen", address));
   const server = await startEmbeddedNsp({ path: values.config, listen, database, log });
   if (server.addresses.length === 0) {
     await server.close();
@@ -216,9 +218,20 @@ async function first(
   return null;
 }
 
+/** @throws {UsageError} `text` is no address of a server */
+function addressOf(option: string, text: string): string {
+  try {
+    return toServerAddress(text);
+  } catch (error) {
+    if (error instanceof ValueError) throw new UsageError(`${option} ${text}: ${error.message}`);
+    throw error;
+  }
+}
+
 function timeoutMsOf({ timeout }: Values): number {
-  if (!/^[0-9]{1,6}(?:\.[0-9]+)?$/.test(timeout)) throw new UsageError(`--timeout ${timeout}: seconds are needed`);
-  return Number(timeout) * 1000;
+  const ms = /^[0-9]+(?:\.[0-9]+)?$/.test(timeout) ? Number(timeout) * 1000 : 0;
+  if (ms >= 1 && ms <= MAX_TIMER_MS) return ms;
+  throw new UsageError(`--timeout ${timeout}: seconds are needed, 0.001..${Math.floor(MAX_TIMER_MS / 1000)}`);
 }
 
 function toFilter({ trench = "", conduit = "", stream = "", frontend }: Values): QueryFilter {

@@ -1,12 +1,12 @@
 import { StartError } from "./failure.js";
 import type { PublicServicesOptions } from "./public-services.js";
-import { type Settings, SettingsError } from "./settings.js";
-import { toListenAddress, ValueError } from "./values.js";
+import type { Settings } from "./settings.js";
+import { toListenAddress } from "./values.js";
 
 /**
  * What is served, and where.
  * @param isAlone started with `--config`
- * @throws {StartError} plain text was not asked for; {SettingsError} no address
+ * @throws {StartError} plain text was not asked for
  */
 export function servedBy(
   settings: Settings,
@@ -14,15 +14,7 @@ export function servedBy(
   isAlone: boolean,
 ): Pick<PublicServicesOptions, "healthAddress" | "availabilityAddress" | "metricsPort"> {
   // Alone several instances may run on a machine, so there only what is asked for by name is served.
-  const address = (name: string, url: string) => {
-    if (isAlone && env[name] === undefined) return "";
-    try {
-      return toListenAddress(url);
-    } catch (error) {
-      if (error instanceof ValueError) throw new SettingsError([`${name}="${url}": ${error.message}`], false);
-      throw error;
-    }
-  };
+  const address = (name: string, url: string) => (isAlone && env[name] === undefined ? "" : toListenAddress(url));
   const availabilityAddress = address("NSM_SOCKET", settings.socket);
   if (availabilityAddress !== "" && !settings.isSocketInsecure) {
     throw new StartError(

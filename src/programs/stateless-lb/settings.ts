@@ -52,7 +52,7 @@ export const VARIABLES = {
     name: "NSM_NSP_SERVICE",
     kind: "string",
     default: "nsp-service:7778",
-    meaning: "NSP, host:port or unix:/path",
+    meaning: "NSP, host:port (also dns:///host:port) or unix:/path",
   },
   conduitName: {
     name: "NSM_CONDUIT_NAME",
@@ -89,7 +89,7 @@ export const VARIABLES = {
     name: "NSM_GRPC_KEEPALIVE_TIME",
     kind: "duration",
     default: "30s",
-    meaning: "interval of keepalive pings to the NSP",
+    meaning: "interval of keepalive pings to the NSP; less than 10s is taken as 10s, as gRPC-Go does; 0 sends none",
     alternative: "GRPC_KEEPALIVE_TIME",
   },
   probeTimeoutMs: {
@@ -202,7 +202,7 @@ export const VARIABLES = {
     kind: "string",
     default: "",
     meaning:
-      "names of interfaces to targets begin so: fragments from anywhere else are reassembled before they are queued, and " +
+      "names of interfaces to targets begin so, 1..15 bytes: fragments from anywhere else are reassembled before they are queued, and " +
       "connection tracking is off; empty: the first 10 characters of NSM_SERVICE_NAME, with --config neither",
   },
   shmFolder: { name: "NFQLB_SHM_DIR", kind: "string", default: "/dev/shm", meaning: "folder of the table images" },
@@ -281,10 +281,14 @@ export function readSettingsWithOrigins(env: NodeJS.ProcessEnv): {
       checkSetting(key, values[key]);
     } catch (error) {
       if (!(error instanceof ValueError)) throw error;
-      faults.push(`${source}="${maskVariable(source, text)}": ${error.message}`);
+      const shown = maskVariable(source, text).replace(/\p{Cc}/gu, "?"); // a fault is one line
+      faults.push(`${source}="${shown}": ${error.message}`);
       if (!isParsed) isUnreadable = true;
     }
   }
+  const { socket, healthSocket } = values as Partial<Settings>; // one that cannot be read is not there
+  if (socket && socket === healthSocket)
+    faults.push(`NSM_HEALTH_SOCKET="${maskVariable("NSM_HEALTH_SOCKET", socket)}": NSM_SOCKET is served there`);
   if (faults.length > 0) throw new SettingsError(faults, isUnreadable);
   return { settings: values as Settings, origins };
 }

@@ -14,6 +14,7 @@ import { startEmbeddedNsp } from "./embedded-nsp.js";
 import { StartError } from "./failure.js";
 import { PrivateFolder } from "./private-folder.js";
 import type { Settings } from "./settings.js";
+import { toServerAddress } from "./values.js";
 
 /** How long `--dry-run` waits for the configuration. */
 const DRY_RUN_DEADLINE_MS = 10_000;
@@ -52,7 +53,7 @@ export function meshSource(settings: Settings): Source {
     );
   }
   return {
-    address: nspService,
+    address: toServerAddress(nspService),
     trench: trenchName,
     conduit: conduitName,
     stateFolder: stateFolder === "off" ? null : stateFolder || shmFolder,

@@ -1,4 +1,5 @@
 // Values of environment variables as Go's parsers read them: the manifests of the reference are written for those.
+import { parseServerAddress, SERVER_ADDRESS_FORM } from "#model";
 import { MAX_QUEUES } from "../nfqlb/names.js";
 
 /** The text is not a value of its kind; the message says what is allowed. */
@@ -14,6 +15,9 @@ const UNIT_MS: Readonly<Record<string, number>> = {
   m: 60_000,
   h: 3_600_000,
 };
+
+/** Longest time of a timer in ms, some 24.8 days: node takes a longer one as 1 ms. */
+export const MAX_TIMER_MS = 2 ** 31 - 1;
 
 /** Go holds durations in 64 bits of ns; what does not fit is refused. */
 const MAX_DURATION_MS = 2 ** 63 / 1e6;
@@ -114,9 +118,28 @@ export function parseQueues(text: string): { readonly first: number; readonly la
  */
 export function toListenAddress(url: string): string {
   if (url === "") return "";
-  const path = /^unix:(?:\/\/)?(\/.+)$/.exec(url)?.[1];
-  if (path !== undefined) return `unix:${path}`;
-  const [, host, port] = /^tcp:\/\/(\[[0-9a-fA-F:.]+\]|[^:/]*):([0-9]{1,5})\/?$/.exec(url) ?? [];
-  if (port === undefined || Number(port) > 65_535) throw new ValueError("unix:///path or tcp://host:port is needed");
-  return `${host === "" ? "[::]" : host}:${port}`;
+  const [, host, rest] = /^tcp:\/\/(\[[^\]]*\]|[^:/]*)(:[0-9]+)\/?$/.exec(url) ?? [];
+  const address = parseServerAddress(rest === undefined ? url : `${host || "[::]"}${rest}`);
+  if (address === null || (rest === undefined && !url.startsWith("unix:")))
+    throw new ValueError("unix:///path or tcp://host:port is needed, a path of at most 107 bytes or a port 1..65535");
+  return address;
+}
+
+/** Where an NSP is, as gRPC is told: `host:port`, also as `dns:///host:port`, or `unix:/path`. @throws {ValueError} */
+export function toServerAddress(text: string): string {
+  const address = parseServerAddress(text.replace(/^dns:(?:\/\/\/)?/, ""));
+  if (address === null) throw new ValueError(`${SERVER_ADDRESS_FORM} is needed, a path of at most 107 bytes`);
+  return address;
+}
+
+/** Bytes of an interface's name: IFNAMSIZ (16) without the zero at its end. */
+const MAX_INTERFACE_NAME_BYTES = 15;
+
+/** How names of interfaces begin; nft's `*` for the rest is not part of it. @throws {ValueError} no name begins so */
+export function parseInterfacePrefix(text: string): string {
+  if (!/^[^\s\p{Cc}/:*"\\]+$/u.test(text) || Buffer.byteLength(text) > MAX_INTERFACE_NAME_BYTES)
+    throw new ValueError(
+      `the beginning of interface names is needed: 1..${MAX_INTERFACE_NAME_BYTES} bytes without blanks, / : * " and \\`,
+    );
+  return text;
 }

@@ -30,17 +30,17 @@ const UP: Definition = {
 
 /**
  * Which interfaces are up, and what those have counted that are set up.
- * @param prefix of their names; null: none
+ * @param prefix of their names
  * @param labels trench and conduit
  */
-export function interfaceSource(prefix: string | null, labels: Labels): Source {
+export function interfaceSource(prefix: string, labels: Labels): Source {
   let connection: RouteConnection | null = null; // kept, for its buffers
   return {
     name: "interfaces",
     write: (out) => {
       connection ??= new RouteConnection();
       const route = connection;
-      const own = route.countedLinks().filter(({ name }) => prefix !== null && name.startsWith(prefix));
+      const own = route.countedLinks().filter(({ name }) => name.startsWith(prefix));
       const links = own.filter(({ isUp }) => isUp);
       const addresses = links.length === 0 ? [] : route.addresses();
       const counted = links.map(({ name, index, linkLayerAddress, statistics }) => {

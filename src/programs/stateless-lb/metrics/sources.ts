@@ -10,8 +10,8 @@ import { hitSource, type StreamSourceOptions, streamSource, type TargetView } fr
 export type MetricSourcesOptions = {
   /** Folder of the tables. */
   readonly folder: string;
-  /** How names of interfaces to targets begin; null: none is told of. */
-  readonly interfacePrefix: string | null;
+  /** How names of interfaces to targets begin. */
+  readonly interfacePrefix: string;
   readonly place: Pick<StreamSourceOptions, "flowsName" | "countersName" | "trench" | "conduit">;
   readonly state: {
     readonly streams: () => readonly string[];
