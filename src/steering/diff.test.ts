@@ -2,8 +2,8 @@
 // of what others do in between, each turn planned with the memo of all turns before and with a fresh one.
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { defaultRoute, type Route, type Rule } from "#netlink/route";
 import { parseAddress } from "#model";
+import { defaultRoute, type Route, type Rule } from "#netlink/route";
 import { diff } from "./diff.js";
 import { formatPlan } from "./format.js";
 import { Memo } from "./memo.js";
