@@ -13,6 +13,8 @@ import { isEmptyList } from "./wire.js";
 
 /** Pause between two writes of the saved state. */
 const SAVE_INTERVAL_MS = 1_000;
+/** One that failed is tried again, after twice the time each time, at most this. */
+const LAST_SAVE_RETRY_MS = 30_000;
 
 export type FollowOptions = {
   readonly server: ClientOptions;
@@ -115,6 +117,7 @@ class Follower implements Disposable {
   #onChange: (() => void) | null = null;
   #isChanged = false;
   #saveTimer: NodeJS.Timeout | null = null;
+  #saveWaitMs = SAVE_INTERVAL_MS;
   #toldFault = "";
 
   constructor(options: FollowOptions) {
@@ -303,7 +306,7 @@ class Follower implements Disposable {
 
   #saveSoon(): void {
     if (this.#options.state === null || this.#saveTimer !== null) return;
-    this.#saveTimer = setTimeout(() => this.#save(), SAVE_INTERVAL_MS);
+    this.#saveTimer = setTimeout(() => this.#save(), this.#saveWaitMs);
     this.#saveTimer.unref();
   }
 
@@ -315,8 +318,11 @@ class Follower implements Disposable {
     try {
       saveState(state.folder, { trench, conduit, savedAtMs: state.nowMs(), answers: this.#knowledge.answers() });
       this.#toldFault = "";
+      this.#saveWaitMs = SAVE_INTERVAL_MS;
     } catch (error) {
       this.#tellFault(error);
+      if (!this.#ending.signal.aborted) this.#saveSoon();
+      this.#saveWaitMs = Math.min(this.#saveWaitMs * 2, LAST_SAVE_RETRY_MS);
     }
   }
 

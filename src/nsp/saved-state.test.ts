@@ -37,6 +37,17 @@ test("what was saved is loaded, for the same conduit only, and only the same use
   expect(statSync(file(folder)).mode & 0o777).toBe(0o600);
 });
 
+test("a state that could not be saved is saved as soon as it can be", async () => {
+  const folder = join(stage.folder, "later");
+  const address = stage.address();
+  await stage.serve(storeOf(example), address);
+  const seen = stage.follow(address, { state: stateIn(folder) });
+  await expect.poll(() => seen.faults, { timeout: 5_000 }).toEqual([expect.stringContaining("ENOENT")]);
+  mkdirSync(folder);
+  const saved = () => loadState(folder, "trench-a", "load-balancer")?.answers.size ?? 0;
+  await expect.poll(saved, { timeout: 10_000 }).toBeGreaterThan(0);
+});
+
 test("a damaged file of any kind is refused with its name and the reason, and never used", () => {
   const folder = stateFolder();
   saveState(folder, { trench: "t", conduit: "c", savedAtMs: 5, answers: new Map([["vips", new Uint8Array(40)]]) });

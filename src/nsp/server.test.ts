@@ -214,3 +214,38 @@ test("storage gets what changed, refreshes excepted; a fault of it is told once 
   expect(faults).toEqual(["disk full"]);
   expect(store.targets({ ...aTarget!, status: 2 })).toHaveLength(1);
 });
+
+test("what storage could not write, it gets with the next refresh or expiry", () => {
+  const stored = new Map<string, number>();
+  let isFull = false;
+  const room = () => {
+    if (isFull) throw new Error("disk full");
+  };
+  const storage: TargetStorage = {
+    load: () => [],
+    put: (key, { length }) => {
+      room();
+      stored.set(key, length);
+    },
+    delete: (key) => {
+      room();
+      stored.delete(key);
+    },
+  };
+  const store = new NspStore({ nowMs: () => 0, storage });
+  const [gone, late] = ["172.16.0.8", "172.16.0.9"].map((ip) => ({ ...aTarget!, ips: [ip] }));
+  store.register(gone!);
+  for (const settle of [() => store.register(aTarget!), () => store.expire()]) {
+    isFull = true;
+    store.unregister(gone!);
+    store.register(late!);
+    store.register(aTarget!);
+    store.register(aTarget!);
+    store.register(aTarget!);
+    isFull = false;
+    settle();
+    expect(new Set(stored.keys())).toEqual(new Set([late!, aTarget!].map(keyOf)));
+    store.unregister(late!);
+    store.register(gone!);
+  }
+});

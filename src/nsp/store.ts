@@ -42,7 +42,7 @@ const EMPTY_CONFIGURATION: NspConfiguration = {
 /** Most targets that may register; one more is refused. */
 const MAX_REGISTERED = 100_000;
 
-/** Where registrations outlive the process. Both writes may throw; the store goes on without. */
+/** Where registrations outlive the process. Both writes may throw; the store goes on without, and writes it later. */
 export type TargetStorage = {
   /** Messages of all stored targets. */
   readonly load: () => readonly Target[];
@@ -79,6 +79,8 @@ export class NspStore {
   #taken: ReadonlySet<string> = new Set();
   readonly #registered = new TargetGroups();
   readonly #deadlinesMs = new Map<string, number>();
+  /** Registrations that have changed since the storage took a write of them. */
+  readonly #unwritten = new Set<string>();
   readonly #listeners = new Set<() => void>();
   readonly #options: StoreOptions;
   #entryTimeoutMs: number;
@@ -121,11 +123,12 @@ export class NspStore {
     const entry = toEntry(known === undefined ? withStatus(target, Target_Status.DISABLED) : target);
     if (known !== undefined && equalBytes(known.bytes, entry.bytes)) {
       this.#deadlinesMs.set(key, this.#options.nowMs() + this.#entryTimeoutMs); // a refresh
+      this.#writeOut();
       return;
     }
     if (known === undefined && this.#isHidden(target)) this.#tellHidden(target);
     this.#keep(key, entry);
-    this.#store(({ put }) => put(key, entry.bytes));
+    this.#store(key);
     this.#tell();
   }
 
@@ -138,6 +141,7 @@ export class NspStore {
     const nowMs = this.#options.nowMs();
     const late = [...this.#deadlinesMs].filter(([, deadlineMs]) => deadlineMs < nowMs);
     for (const [key] of late) this.#drop(key);
+    this.#writeOut();
     if (late.length > 0) this.#tell();
   }
 
@@ -166,21 +170,33 @@ export class NspStore {
   #drop(key: string): boolean {
     this.#deadlinesMs.delete(key);
     if (!this.#registered.delete(key)) return false;
-    this.#store((storage) => storage.delete(key));
+    this.#store(key);
     return true;
   }
 
-  #store(write: (storage: TargetStorage) => void): void {
+  #store(key: string): void {
+    this.#unwritten.add(key);
+    this.#writeOut();
+  }
+
+  /** Writes what is not written yet. What the storage refuses ends that, and waits behind the others until the next time. */
+  #writeOut(): void {
     const { storage, onStorageFault } = this.#options;
-    if (storage === undefined) return;
-    try {
-      write(storage);
-      this.#toldFault = "";
-    } catch (error) {
-      const { message } = error as Error;
-      if (message !== this.#toldFault) onStorageFault?.(message);
-      this.#toldFault = message;
+    for (const key of this.#unwritten) {
+      this.#unwritten.delete(key);
+      const entry = this.#registered.get(key);
+      try {
+        if (entry === undefined) storage?.delete(key);
+        else storage?.put(key, entry.bytes);
+      } catch (error) {
+        this.#unwritten.add(key);
+        const { message } = error as Error;
+        if (message !== this.#toldFault) onStorageFault?.(message);
+        this.#toldFault = message;
+        return;
+      }
     }
+    this.#toldFault = "";
   }
 
   #tell(): void {
