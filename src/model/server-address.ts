@@ -1,7 +1,5 @@
 import { isIPv6 } from "node:net";
-
-/** Bytes of a unix socket's path that the kernel takes: `sun_path` (108) without the zero at its end. */
-const MAX_PATH_BYTES = 107;
+import { MAX_UNIX_NAME_BYTES } from "./socket-path.js";
 
 /** What {@link parseServerAddress} takes, for messages. */
 export const SERVER_ADDRESS_FORM = "unix:/path or host:port, port 1..65535";
@@ -13,7 +11,7 @@ export const SERVER_ADDRESS_FORM = "unix:/path or host:port, port 1..65535";
  */
 export function parseServerAddress(text: string): string | null {
   const path = /^unix:(?:\/\/)?(\/(?!\/)[^\0]*[^/\0])$/.exec(text)?.[1];
-  if (path !== undefined) return Buffer.byteLength(path) <= MAX_PATH_BYTES ? `unix:${path}` : null;
+  if (path !== undefined) return Buffer.byteLength(path) <= MAX_UNIX_NAME_BYTES ? `unix:${path}` : null;
   const [, ipv6, name, digits] = /^(?:\[([0-9a-f:.]+)\]|([a-z0-9_][a-z0-9_.-]{0,252})):([0-9]{1,5})$/i.exec(text) ?? [];
   if (ipv6 === undefined ? name === undefined : !isIPv6(ipv6)) return null;
   const port = Number(digits);

@@ -1,4 +1,5 @@
 import { isIPv4, isIPv6 } from "node:net";
+import { MAX_UNIX_NAME_BYTES } from "#model";
 import { CommandError } from "./command.js";
 
 /** Where the flow socket is: upstream's NFQLB_FLOW_ADDRESS. */
@@ -8,8 +9,6 @@ export type FlowAddress =
   | { readonly kind: "tcp"; readonly host: string; readonly port: number };
 
 export const DEFAULT_FLOW_ADDRESS = "unix:nfqlb";
-/** `sockaddr_un.sun_path` has 108 bytes, of which one is the zero of either kind. */
-const MAX_UNIX_BYTES = 107;
 
 /**
  * Reads `unix:name` (abstract, exact length), `unix:/path`, `tcp:a.b.c.d:port` or `tcp:[v6]:port`.
@@ -18,13 +17,13 @@ const MAX_UNIX_BYTES = 107;
 export function parseFlowAddress(text: string): FlowAddress {
   const address = text.startsWith("unix:") ? parseUnix(text.slice(5)) : parseTcp(text);
   if (address !== null) return address;
-  const allowed = `unix:name, unix:/path (1..${MAX_UNIX_BYTES} bytes), tcp:a.b.c.d:port or tcp:[v6]:port`;
+  const allowed = `unix:name, unix:/path (1..${MAX_UNIX_NAME_BYTES} bytes), tcp:a.b.c.d:port or tcp:[v6]:port`;
   throw new CommandError(`Invalid NFQLB_FLOW_ADDRESS [${text}]; ${allowed}`);
 }
 
 function parseUnix(name: string): FlowAddress | null {
   const bytes = Buffer.byteLength(name);
-  if (bytes === 0 || bytes > MAX_UNIX_BYTES || name.includes("\0")) return null;
+  if (bytes === 0 || bytes > MAX_UNIX_NAME_BYTES || name.includes("\0")) return null;
   return name.startsWith("/") ? { kind: "path", path: name } : { kind: "abstract", name };
 }
 
