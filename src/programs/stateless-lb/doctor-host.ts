@@ -13,14 +13,16 @@ const FEW_FILES = 256;
 /** Control plane and data plane together, docs/performance.md. */
 const MEMORY_BYTES = 120 * MEBIBYTE;
 
+/** Text of a file of /proc or /sys, or null where there is none. */
+type Read = (path: string) => string | null;
+
 /** Settings, sysctls, rights, limits, shared memory. */
 export function checkHost(folder: string, env: NodeJS.ProcessEnv): readonly Check[] {
   return [
     checkSettings(env),
     ...checkSysctls(),
     checkRights("rights of this process", "self"),
-    checkFiles(),
-    checkMemory(),
+    ...checkLimits(readSysctl),
     checkSharedMemory(folder),
   ];
 }
@@ -69,17 +71,22 @@ function readProcessStatus(process: string): ReadonlyMap<string, string> | null 
   }
 }
 
-function checkFiles(): Check {
-  const line = /^Max open files +(\S+)/m.exec(readFileSync("/proc/self/limits", "utf8"));
+/** Of the process, and of its container. */
+export function checkLimits(read: Read): readonly Check[] {
+  return [checkFiles(read), checkMemory(read)];
+}
+
+function checkFiles(read: Read): Check {
+  const line = /Max open files +(\S+)/.exec(read("/proc/self/limits") ?? "");
   const most = line?.[1] === "unlimited" ? Number.POSITIVE_INFINITY : Number(line?.[1]);
   const what = "open files";
   return most >= FEW_FILES ? ok(what, `at most ${most}`) : fault(what, `at most ${most}`, `ulimit -n ${FEW_FILES * 4}`);
 }
 
 /** The limit of the control group, as a container sees it (cgroup v2). Pages of /dev/shm count too. */
-function checkMemory(): Check {
+function checkMemory(read: Read): Check {
   const what = "memory limit";
-  const text = readSysctl("/sys/fs/cgroup/memory.max");
+  const text = read("/sys/fs/cgroup/memory.max");
   if (text === null) return ok(what, "none of a container");
   const most = text === "max" ? Number.POSITIVE_INFINITY : Number(text);
   const found = text === "max" ? "none" : `${Math.floor(most / MEBIBYTE)} MiB`;

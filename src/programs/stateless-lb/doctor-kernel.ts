@@ -13,7 +13,9 @@ const NEARLY_FULL = 0.9;
 
 /** Kernel version, policy routing, queueing, connection tracking, offloads. */
 export function checkKernel(): readonly Check[] {
-  return [checkVersion(), ...checkRouting(), checkQueueing(), checkConntrack(), ...checkOffloads()];
+  using route = new RouteConnection();
+  const offloads = checkOffloads(route.links(), hasLargeReceiveOffload);
+  return [checkVersion(), ...checkRouting(route), checkQueueing(), checkConntrack(readSysctl), ...offloads];
 }
 
 function checkVersion(): Check {
@@ -24,8 +26,7 @@ function checkVersion(): Check {
   return isNewEnough ? ok(what, release()) : fault(what, release(), `a kernel of ${OLDEST_KERNEL.join(".")} or later`);
 }
 
-function checkRouting(): readonly Check[] {
-  using route = new RouteConnection();
+function checkRouting(route: RouteConnection): readonly Check[] {
   return ([4, 6] as const).map((family) => {
     const what = `policy routing, IPv${family}`;
     try {
@@ -51,11 +52,14 @@ function checkQueueing(): Check {
   }
 }
 
-/** A load balancer sees one direction of a connection only, and its table of connections fills up under load. */
-function checkConntrack(): Check {
+/**
+ * A load balancer sees one direction of a connection only, and its table of connections fills up under load.
+ * @param read the text of a sysctl, or null
+ */
+export function checkConntrack(read: (path: string) => string | null): Check {
   const what = "connection tracking";
-  const count = Number(readSysctl("/proc/sys/net/netfilter/nf_conntrack_count") ?? 0);
-  const most = Number(readSysctl("/proc/sys/net/netfilter/nf_conntrack_max") ?? 0);
+  const count = Number(read("/proc/sys/net/netfilter/nf_conntrack_count") ?? 0);
+  const most = Number(read("/proc/sys/net/netfilter/nf_conntrack_max") ?? 0);
   if (count === 0) return ok(what, "tracks nothing here");
   const found = `${count} of at most ${most} connections are tracked in this namespace`;
   const mend = "no NAT and no ct rules in this namespace (nft list ruleset), or notrack for the VIPs ahead of them";
@@ -68,17 +72,20 @@ function checkConntrack(): Check {
     : advice(what, found, mend);
 }
 
-function checkOffloads(): readonly Check[] {
-  using route = new RouteConnection();
-  const links = route.links().filter(({ isUp, name }) => isUp && name !== "lo");
-  const traps = links.flatMap(checkLink);
+/** @param hasLro whether large receive offload is on, of an interface */
+export function checkOffloads(
+  all: readonly Pick<Link, "name" | "isUp" | "groMaxBytes">[],
+  hasLro: (name: string) => boolean,
+): readonly Check[] {
+  const links = all.filter(({ isUp, name }) => isUp && name !== "lo");
+  const traps = links.flatMap(({ name, groMaxBytes }) => checkLink(name, groMaxBytes, hasLro(name)));
   return traps.length > 0 ? traps : [ok("offloads", `no traps on ${links.length} interfaces`)];
 }
 
-function checkLink({ name, groMaxBytes }: Link): readonly Check[] {
+function checkLink(name: string, groMaxBytes: number, hasLro: boolean): readonly Check[] {
   const what = `offloads of ${name}`;
   const found: Check[] = [];
-  if (hasLargeReceiveOffload(name))
+  if (hasLro)
     found.push(fault(what, "large receive offload is on: forwarded packets are damaged", `ethtool -K ${name} lro off`));
   if (groMaxBytes > LARGEST_IP_PACKET) {
     const mend = `ip link set ${name} gro_max_size ${LARGEST_IP_PACKET}`;

@@ -13,7 +13,7 @@ export type Path = {
    */
   readonly verdict: "reachable" | "unproven" | "broken";
   readonly reason: string;
-  /** The neighbor entry to ask for proof of an unproven one. */
+  /** The neighbor entry to ask for proof: of one that is unproven, or has failed and may be back. */
   readonly neighbor: NeighborKey | null;
   /** How it can be mended; empty unless it is broken. */
   readonly mend: string;
@@ -77,7 +77,8 @@ export class PathFinder {
   }
 
   #judge(family: Family, address: string, fwmark: number): Omit<Path, "family" | "address" | "fwmark"> {
-    const broken = (reason: string, mend: string) => ({ verdict: "broken", reason, neighbor: null, mend }) as const;
+    const broken = (reason: string, mend: string, neighbor: NeighborKey | null = null) =>
+      ({ verdict: "broken", reason, neighbor, mend }) as const;
     const target = wireBytes(parseAddress(address));
     let found: ReturnType<RouteConnection["lookUpRoute"]>;
     try {
@@ -100,13 +101,15 @@ export class PathFinder {
     const current = neighbor === undefined ? "no entry" : stateName(neighbor.state);
     const isAskedAgain = current === "incomplete" || current === "no entry";
     const state = isAskedAgain && this.#failedLately.has(text) ? "failed" : current;
+    const key = { family, linkIndex: hop.linkIndex, address: target };
     if (state === "failed") {
       const mend = `the target does not answer on ${link}: is it up, with ${address} on that network? ping -I ${link} ${address}`;
-      return broken(`neighbor ${state} on ${link}`, mend);
+      return broken(`neighbor ${state} on ${link}`, mend, key);
     }
     const isProven = ["reachable", "permanent", "noarp"].includes(state);
-    const key = isProven ? null : { family, linkIndex: hop.linkIndex, address: target };
     const reason = `${link}, neighbor ${state}`;
-    return { verdict: isProven ? "reachable" : "unproven", reason, neighbor: key, mend: "" };
+    return isProven
+      ? { verdict: "reachable", reason, neighbor: null, mend: "" }
+      : { verdict: "unproven", reason, neighbor: key, mend: "" };
   }
 }

@@ -18,6 +18,7 @@ export type Sysctl = {
 const FIXED: readonly Omit<Sysctl, "path">[] = [
   { name: "net.ipv4.conf.all.forwarding", value: "1", need: "needed", why: "packets to VIPs are forwarded" },
   { name: "net.ipv6.conf.all.forwarding", value: "1", need: "needed", why: "packets to VIPs are forwarded" },
+  { name: "net.ipv4.conf.default.forwarding", value: "1", need: "needed", why: "the same for interfaces to come" },
   { name: "net.ipv4.conf.all.rp_filter", value: "0", need: "needed", why: "answers do not come back this way" },
   { name: "net.ipv4.conf.default.rp_filter", value: "0", need: "needed", why: "the same for interfaces to come" },
   { name: "net.ipv4.fwmark_reflect", value: "1", need: "wanted", why: "path MTU answers find the target's route" },
@@ -32,17 +33,20 @@ const FIXED: readonly Omit<Sysctl, "path">[] = [
   },
 ];
 
+/** Of each interface. IPv6 goes by net.ipv6.conf.all.forwarding alone (ip6_forward, net/ipv6/ip6_output.c, v6.18). */
+const PER_INTERFACE = [
+  { key: "forwarding", value: "1", why: "packets to VIPs that come in here are forwarded" },
+  { key: "rp_filter", value: "0", why: "answers do not come back this way" },
+] as const;
+
 /** All of them for this namespace, those of the interfaces that are there included. Families it lacks are left out. */
 export function wantedSysctls(): readonly Sysctl[] {
   const fixed = FIXED.map((one) => ({ ...one, path: join(FOLDER, one.name.replaceAll(".", "/")) }));
   const interfaces = list(join(FOLDER, "net/ipv4/conf")).filter((name) => name !== "all" && name !== "default");
-  const perInterface = interfaces.map(
-    (name): Sysctl => ({
-      name: `net.ipv4.conf.${name.replaceAll(".", "/")}.rp_filter`,
-      path: join(FOLDER, "net/ipv4/conf", name, "rp_filter"),
-      value: "0",
-      need: "needed",
-      why: "answers do not come back this way",
+  const perInterface = interfaces.flatMap((name) =>
+    PER_INTERFACE.map(({ key, ...rest }): Sysctl => {
+      const path = join(FOLDER, "net/ipv4/conf", name, key);
+      return { name: `net.ipv4.conf.${name.replaceAll(".", "/")}.${key}`, path, need: "needed", ...rest };
     }),
   );
   return [...fixed, ...perInterface].filter(({ path }) => readSysctl(path) !== null);
