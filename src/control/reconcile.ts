@@ -129,10 +129,10 @@ export class Reconciler {
    * @param isFrontendAnnounced whether the frontend beside us asks for packets; null: nobody needs to ask
    */
   configure(configuration: Configuration, isFrontendAnnounced: boolean | null = null): void {
-    if (isFrontendAnnounced !== this.#isFrontendAnnounced && isFrontendAnnounced !== null)
+    if (isFrontendAnnounced !== this.#isFrontendAnnounced && isFrontendAnnounced !== null && !this.#isStopping)
       this.#operatorLog.frontend(isFrontendAnnounced);
     this.#configuration = configuration;
-    this.#isFrontendAnnounced = isFrontendAnnounced;
+    if (!this.#isStopping) this.#isFrontendAnnounced = isFrontendAnnounced; // at the end it leaves too, before its packets do
     this.#verification.changed(this.#options.nowMs());
     this.wake(0);
   }
