@@ -1,9 +1,9 @@
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import type { Status } from "#control";
-import { ControlLock, readLife } from "./stateless-lb/control-lock.js";
+import { ControlLock, holderOf, monotonicMs, readLife } from "./stateless-lb/control-lock.js";
 import type { Situation, TargetSituation } from "./stateless-lb/situation.js";
 import { readStatus, type StatusContent, type StatusDocument, writeStatus } from "./stateless-lb/status-document.js";
 import { formatStatus } from "./stateless-lb/status-screen.js";
@@ -32,6 +32,7 @@ const content: StatusContent = {
   configurationFrom: "nsp",
   isFrontendAnnounced: null,
   isServed: true,
+  isAvailable: true,
   faults: [],
   vips: ["10.0.0.1/32"],
   streams: [{ name: "web", maxTargets: 10, offset: 5000 }],
@@ -59,15 +60,19 @@ const dataPlane = {
   flows: [],
   targets: [],
 };
-const document: StatusDocument = { version: 3, writtenAt: AT, ...content };
+const document: StatusDocument = { version: 4, writtenAt: AT, ...content };
 const well: Situation = {
-  controlPlane: { state: "running", since: null, document, problem: "" },
+  controlPlane: { state: "running", since: null, document, problem: "", unwritten: "" },
   dataPlane,
+  areVipsQueued: true,
   targets: [target],
 };
 const screen = (change: Partial<Situation>) => formatStatus({ ...well, ...change }, "host", NOW);
-const withDocument = (change: Partial<StatusDocument>) =>
-  screen({ controlPlane: { ...well.controlPlane, document: { ...document, ...change } } });
+const withDocument = (change: Partial<StatusDocument>, areVipsQueued: boolean | null = true) =>
+  screen({ controlPlane: { ...well.controlPlane, document: { ...document, ...change } }, areVipsQueued });
+const old = (unwritten: string) => screen({ controlPlane: { ...well.controlPlane, unwritten } });
+const dead = (areVipsQueued: boolean | null) =>
+  screen({ controlPlane: { ...well.controlPlane, state: "dead", since: AT }, areVipsQueued });
 const ended = (failure: string | null) =>
   screen({
     controlPlane: {
@@ -79,13 +84,16 @@ const ended = (failure: string | null) =>
   });
 
 test("the lock is one process's, and tells whether and when somebody lived", () => {
-  const life = (laterMs = 0) => readLife(folder, new Date(Date.now() + laterMs));
+  const life = (laterMs = 0) => readLife(folder, monotonicMs() + laterMs);
   expect(life()).toBeNull();
   const first = ControlLock.take(folder)!;
   expect(ControlLock.take(folder)).toBeNull();
   expect(life()).toMatchObject({ isAlive: true, isHanging: false });
   expect(life(5_500)).toMatchObject({ isHanging: false });
   expect(life(20_000)).toMatchObject({ isAlive: true, isHanging: true });
+  utimesSync(join(folder, "stateless-lb.lock"), new Date(0), new Date()); // the wall clock says nothing
+  expect(life(20_000)).toMatchObject({ isAlive: true, isHanging: true });
+  expect(holderOf(folder)).toBe(String(process.pid));
   first[Symbol.dispose]();
   expect(life()).toMatchObject({ isAlive: false, isHanging: false });
   expect(life(20_000)).toMatchObject({ isAlive: false, isHanging: false });
@@ -97,10 +105,10 @@ test("the document is replaced whole, and one of another version is refused", ()
   expect(readStatus(folder)).toBeNull();
   writeStatus(folder, content, NOW);
   writeStatus(folder, { ...content, pid: 9 }, NOW);
-  expect(readStatus(folder)).toEqual({ version: 3, writtenAt: NOW.toISOString(), ...content, pid: 9 });
+  expect(readStatus(folder)).toEqual({ version: 4, writtenAt: NOW.toISOString(), ...content, pid: 9 });
   expect(readdirSync(folder)).toEqual(["stateless-lb-status.json"]);
   writeFileSync(join(folder, "stateless-lb-status.json"), '{"version":1}');
-  expect(() => readStatus(folder)).toThrow("version 1 of the status document, version 3 is known here");
+  expect(() => readStatus(folder)).toThrow("version 1 of the status document, version 4 is known here");
 });
 
 test("changes gather: a burst is two writes at most, and the last word is written at once", async () => {
@@ -114,12 +122,27 @@ test("changes gather: a burst is two writes at most, and the last word is writte
   expect(readStatus(folder)).toMatchObject(last);
 });
 
-test("a folder that cannot be written to is told once", () => {
+test("a folder that cannot be written to is told once, and tried again until it can", async () => {
   const told: string[] = [];
-  const writer = new StatusWriter(join(folder, "none"), content, (message) => told.push(message));
+  const place = join(folder, "none");
+  const writer = new StatusWriter(place, content, (message) => told.push(message));
   writer.end(null);
-  expect(told).toHaveLength(1);
-  expect(told[0]).toContain("ENOENT");
+  expect(told).toEqual([expect.stringContaining("ENOENT")]);
+  mkdirSync(place);
+  await expect.poll(() => told, { timeout: 5_000 }).toEqual([expect.stringContaining("ENOENT"), ""]);
+  expect(readStatus(place)).toMatchObject({ phase: "ended" });
+});
+
+test("why the document is old stands in the lock's file, which keeps its size", () => {
+  using lock = ControlLock.take(folder)!;
+  const bytes = () => statSync(join(folder, "stateless-lb.lock")).size;
+  const before = bytes();
+  expect(readLife(folder, monotonicMs())!.unwritten).toBe("");
+  lock.tell(`ENOSPC: no space\n${"x".repeat(9_000)}`);
+  expect(readLife(folder, monotonicMs())!.unwritten).toMatch(/^ENOSPC: no space x+$/);
+  expect(bytes()).toBe(before);
+  lock.tell("");
+  expect(readLife(folder, monotonicMs())!.unwritten).toBe("");
 });
 
 const FLOW = {
@@ -214,6 +237,7 @@ data plane         ok     pid 8, queue 0, 9 packets, 0 lost before it
 NSP                ok     nsp:7778, connected 30 s ago
 VIPs               ok     1: 10.0.0.1/32
 stream web         ok     1 of 1 targets ready, 1 flows, marks 5001-5010
+availability       ok     frontends are told to send packets
 
 Everything works.
 `);
@@ -243,7 +267,15 @@ test("each thing that does not work is said with its reason", () => {
       screen({ controlPlane: { ...well.controlPlane, state: "hanging", since: AT } }),
       /hangs, last sign of life, 30 s ago/,
     ],
-    [screen({ controlPlane: { state: "never seen", since: null, document: null, problem: "" } }), /none has ever/],
+    [
+      screen({ controlPlane: { state: "never seen", since: null, document: null, problem: "", unwritten: "" } }),
+      /none has ever/,
+    ],
+    [old("ENOSPC: no room"), /control plane +FAULT +pid 7 runs, and cannot write its status: .* 30 s ago\n/],
+    [old("ENOSPC: no room"), /NSP +OLD +nsp:7778/],
+    [old("ENOSPC: no room"), /- the control plane's status is old, it cannot be written: ENOSPC: no room; more/],
+    [withDocument({ phase: "ending", isAvailable: false }), /control plane +WAIT +.*; it ends, packets are served/],
+    [withDocument({ isAvailable: false }), /availability +WAIT +frontends are told to send none/],
     [screen({ controlPlane: { ...well.controlPlane, document: null, problem: "version 9" } }), /- version 9/],
     [withDocument({ nsp: { isConnected: false, since: AT, reason: "refused" } }), /- NSP nsp:7778: refused/],
     [withDocument({ lastTurn: { at: AT, durationMs: 1, error: "EPERM" } }), /the last turn broke off: EPERM/],
@@ -255,7 +287,12 @@ test("each thing that does not work is said with its reason", () => {
     ],
     [withDocument({ flows: [] }), /stream web: no flow leads to it/],
     [withDocument({ streams: [{ name: "web", maxTargets: 1, offset: null }] }), /no fwmarks are left/],
-    [withDocument({ isServed: false }), /VIPs +WAIT +1, not queued yet/],
+    [withDocument({ isServed: false }, null), /VIPs +WAIT +1, not queued yet/],
+    [withDocument({}, false), /VIPs +WAIT +1, not queued yet/],
+    [withDocument({ isFrontendAnnounced: false }), /VIPs +WAIT +1, queued and dropped, for want of a frontend: 10/],
+    [dead(false), /VIPs +FAULT +1, not queued: 10/],
+    [dead(null), /VIPs +OLD +1, whether they are queued is not seen/],
+    [dead(true), /VIPs +ok +1: 10.*\nstream web +OLD/],
     [
       screen({ targets: [{ ...target, state: "pending", reason: "no route" }] }),
       /target 1 of web \(mark 5001, 172\.16\.0\.2\) is pending: no route/,
@@ -284,7 +321,7 @@ test("an NSP that does not tell the conduit: what is waited for, from whom, and 
 
 test("Everything works. stands there only where all rows are ok, and the exit code says so", () => {
   for (const change of [{ streams: [], flows: [] }, { vips: [] }, { isServed: false }, { lastTurn: null }]) {
-    const { text, isWell } = withDocument(change);
+    const { text, isWell } = withDocument(change, null);
     expect(text).not.toContain("Everything works.");
     expect(isWell).toBe(false);
   }

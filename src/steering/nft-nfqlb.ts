@@ -28,7 +28,9 @@ import {
 import type { DesiredKernel } from "./state.js";
 
 export const QUEUE_TABLE = "meridio-nfqlb";
-const VIP_SETS = { 4: "ipv4-vips", 6: "ipv6-vips" } as const;
+/** Where packets to VIPs are queued. */
+export const QUEUE_CHAIN = "nfqlb";
+export const VIP_SETS = { 4: "ipv4-vips", 6: "ipv6-vips" } as const;
 const NO_MARK = new Uint8Array(4);
 
 /** The table that hands packets to the data plane, and sees to it that our own path-MTU answers come from the VIP. */
@@ -46,7 +48,7 @@ export function queueTable(
   const toVip = (family: Family) => addressIn(family, "destination", VIP_SETS[family]);
   const chains: WantedChain[] = [
     {
-      chain: "nfqlb",
+      chain: QUEUE_CHAIN,
       hook: { type: "filter", hook: "prerouting", priority: 0 },
       rules: FAMILIES.map((family) => {
         const expressions = [...ofFamily(family), ...toVip(family).expressions, ...end.expressions];

@@ -1,4 +1,4 @@
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -244,11 +244,17 @@ test("D6, O16: 200 changes of targets per second for a minute: no packet is lost
   for (const [i, address] of addresses.entries()) await nsp.target(50 + i, address, "remove");
 });
 
-test("D7, O13: the end is told first and packets are served on; a second signal ends the wait", async () => {
+test("D7, O13: the end is told first and packets are served on, though the frontend ends too; a second signal ends the wait", async () => {
   for (const hurries of [false, true]) {
     const startMs = performance.now();
     const ended = balancer.stop();
     await until("the drain", () => (balancer.output.includes("draining") ? true : null));
+    await nsp.frontend(hurries); // a pod that ends takes both away
+    if (!hurries) {
+      const { stdout } = spawnSync(join(bin, "stateless-lb"), ["status"], { encoding: "utf8" });
+      expect(stdout).toMatch(/control plane +WAIT +.*; it ends, packets are served/);
+      expect(stdout).toMatch(/availability +WAIT +frontends are told to send none/);
+    }
     const { firstId, sent } = await topology.sendUdp(4, RATE, RATE / 2);
     expect((await topology.account(firstId, sent)).lost).toBe(0);
     if (hurries) process.kill(balancer.pid, "SIGTERM");
@@ -259,6 +265,7 @@ test("D7, O13: the end is told first and packets are served on; a second signal 
     expect(balancer.dataPlane()).toBeNull();
     expect(execFileSync("ip", ["rule"], { encoding: "utf8" })).not.toContain("proto 90");
     balancer.output = "";
+    await nsp.frontend(true);
     await balancer.start(TARGETS.length);
   }
 });

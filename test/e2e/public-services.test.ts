@@ -1,5 +1,5 @@
 // What others see of a running instance: metrics that account for every packet, health, availability.
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { hostname, tmpdir } from "node:os";
@@ -163,6 +163,8 @@ test("with an NSP and the mesh off: every part of health goes and comes back", a
   await expect.poll(() => output, SOON).toContain(parts);
   const frontend = frontendOf();
   await expect.poll(() => frontend.heard, SOON).toEqual([null]);
+  const status = () => spawnSync(join(ROOT, "bin", "stateless-lb"), ["status"], { encoding: "utf8" }).stdout;
+  await expect.poll(status, SOON).toMatch(/VIPs +WAIT +\d+, queued and dropped, for want of a frontend: /);
 
   using query = new NspQuery({ address, security: "plain-text", maxBackoffMs: 100 });
   const announced = {

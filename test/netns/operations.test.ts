@@ -1,6 +1,6 @@
 // What an operator asks the built programs: status, doctor, --debug, sysctl, signals, exit codes; in a network of its own.
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, readFileSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, rmdirSync, rmSync, statfsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { readDataPlane } from "#tables";
@@ -123,6 +123,9 @@ test("sysctl sets what doctor misses, and only that; --dry-run changes nothing",
   expect(readFileSync(forwarding, "utf8")).toBe("1\n");
   expect(invoke(["sysctl"])).toEqual({ code: 0, out: "", error: "" });
   expect(invoke(["doctor"]).out).toContain("ok      sysctls: as they have to be\n");
+  writeFileSync("/proc/sys/net/ipv4/conf/t1/forwarding", "0"); // alone it keeps what comes in there from going on
+  expect(invoke(["doctor"]).out).toMatch(/FAULT {3}net\.ipv4\.conf\.t1\.forwarding: 0, but .* come in here/);
+  expect(invoke(["sysctl"])).toEqual({ code: 0, out: "net.ipv4.conf.t1.forwarding = 1 (was 0)\n", error: "" });
 });
 
 test("doctor tells scarce shared memory, and packets that are put together too large", () => {
@@ -156,8 +159,17 @@ test("--dry-run reads the file and nothing else: no address is listened on, no d
   for (const path of [file, database, taken]) rmSync(path);
 });
 
-test("status says what works, what does not, and why", async () => {
+test("a start that fails has its reason in the status too, and a folder that cannot be made ends it", () => {
   expect(invoke(["status"])).toMatchObject({ code: 1, out: expect.stringContaining("none has ever worked") });
+  const failed = invoke(["--config", CONFIG], { NSM_LOG_LEVEL: "", NSM_HEALTH_SOCKET: "unix:///proc/x/health.sock" });
+  expect(failed).toMatchObject({
+    code: 1,
+    error: expect.stringMatching(/^stateless-lb: NSM_HEALTH_SOCKET: ENOENT.*\n$/),
+  });
+  expect(invoke(["status"]).out).toMatch(/control plane +FAULT +gave up \(NSM_HEALTH_SOCKET: ENOENT/);
+});
+
+test("status says what works, what does not, and why", async () => {
   start();
   const screen = await untilStatus(/stream web +FAULT +1 of 2 targets ready/);
   expect(screen).toMatch(/control plane +ok +pid/);
@@ -318,6 +330,21 @@ test("a file that renames what is served needs a restart: the last good one stay
   expect(logged("Evict streams").concat(logged("LB stream terminated"))).toEqual([]);
 });
 
+test("status and doctor call old what the control plane cannot write anew, until there is room again", async () => {
+  const { blocks, bfree, bsize } = statfsSync(SHM);
+  run("mount", "-o", `remount,size=${(blocks - bfree) * bsize}`, SHM);
+  ip("addr add 192.0.2.77/32 dev lo"); // something to tell
+  const screen = await untilStatus(/control plane +FAULT +pid \d+ runs, and cannot write its status/);
+  expect(screen).toMatch(/NSP +OLD +embedded/);
+  expect(screen).toMatch(/- the control plane's status is old, it cannot be written: ENOSPC/);
+  const { out } = invoke(["doctor"]);
+  expect(out).toMatch(/FAULT {3}control plane: it cannot write its status \(ENOSPC.*; what it told is of 20/);
+  expect(out).toMatch(/unknown NSP: nothing was told of it since 20/);
+  run("mount", "-o", `remount,size=${blocks * bsize}`, SHM);
+  await untilStatus(/control plane +ok/); // though there is nothing new to tell
+  ip("addr del 192.0.2.77/32 dev lo");
+});
+
 test("status and doctor tell a control plane that hangs", async () => {
   control!.kill("SIGSTOP");
   const screen = await untilStatus(/control plane +FAULT +hangs, last sign of life, \d+ s ago/);
@@ -333,6 +360,12 @@ test("status tells a control plane that died from one that ended, and since when
   expect(dead.code).toBe(1);
   expect(dead.out).toMatch(/control plane +FAULT +dead without a word, \d s ago/);
   expect(dead.out).toMatch(/data plane +ok/);
+  expect(dead.out).toMatch(/VIPs +ok +2: /);
+  ip("neigh replace 172.16.1.2 dev t1 nud failed"); // it was away, and nobody has asked since
+  expect(invoke(["status"]).out).toMatch(/target 1 of web .* is unreachable: neighbor failed on t1/);
+  expect(invoke(["doctor"]).out).toMatch(/ok {6}target 1 of web, 172\.16\.1\.2, mark 5001: t1, neighbor reachable\n/);
+  run("nft", "delete table inet meridio-nfqlb");
+  expect(invoke(["status"]).out).toMatch(/VIPs +FAULT +2, not queued: /);
   start();
   await untilStatus(/control plane +ok.*1 of 2 targets ready/s);
   expect(await end("SIGTERM")).toBe(0);

@@ -47,7 +47,7 @@ function readDebug(env: NodeJS.ProcessEnv, now: Date): object {
 /** What of the document stands nowhere else. */
 function summary(document: StatusDocument): object {
   const { program, pid, startedAt, writtenAt, phase, failure, source, nsp } = document;
-  const { refusals, lastTurn, isServed, faults, waitingFor, isFrontendAnnounced, refusedFlows } = document;
+  const { refusals, lastTurn, isServed, faults, waitingFor, isFrontendAnnounced, refusedFlows, isAvailable } = document;
   const first = {
     program,
     pid,
@@ -62,5 +62,5 @@ function summary(document: StatusDocument): object {
     isServed,
     faults,
   };
-  return { ...first, waitingFor, isFrontendAnnounced, refusedFlows };
+  return { ...first, waitingFor, isFrontendAnnounced, refusedFlows, isAvailable };
 }

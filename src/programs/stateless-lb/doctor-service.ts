@@ -7,7 +7,7 @@ import { advice, type Check, fault, ok, unknown } from "./doctor-check.js";
 import { checkRights } from "./doctor-host.js";
 import { checkNeighborTables } from "./doctor-neighbors.js";
 import { neighborText, type Path, PathFinder } from "./reachability.js";
-import type { Situation, TargetSituation } from "./situation.js";
+import { isCurrent, type Situation, type TargetSituation } from "./situation.js";
 import { readSysctl } from "./sysctls.js";
 
 /** The kernel asks a silent neighbor three times, a second apart, before it gives it up. */
@@ -34,9 +34,13 @@ export async function checkService(situation: Situation): Promise<readonly Check
   ];
 }
 
-function checkControlPlane({ controlPlane: { state, since, document, problem } }: Situation): Check {
+function checkControlPlane({ controlPlane: { state, since, document, problem, unwritten } }: Situation): Check {
   const what = "control plane";
   if (problem !== "") return fault(what, problem, "restart stateless-lb");
+  if (state === "running" && unwritten !== "") {
+    const old = document === null ? "" : `; what it told is of ${document.writtenAt}`;
+    return fault(what, `it cannot write its status (${unwritten})${old}`, "it tries every second: look at its folder");
+  }
   if (state === "running" && document !== null) {
     const error = document.lastTurn?.error ?? null;
     if (error !== null) return fault(what, `its last turn broke off: ${error}`, "see its log");
@@ -54,8 +58,9 @@ function checkControlPlane({ controlPlane: { state, since, document, problem } }
   return fault(what, `${found}; ${obstacle}`, `end that process unless it is a stateless-lb that shall run; ${mend}`);
 }
 
-function checkNsp({ controlPlane }: Situation): Check {
-  const { nsp, source } = controlPlane.document!;
+function checkNsp(situation: Situation): Check {
+  const { nsp, source, writtenAt } = situation.controlPlane.document!;
+  if (!isCurrent(situation)) return unknown("NSP", `nothing was told of it since ${writtenAt}`, "");
   if (nsp.isConnected) return ok("NSP", `${source.address}, connected since ${nsp.since}`);
   const mend = `is ${source.address} right (NSM_NSP_SERVICE), does its name resolve, does it listen, plain text or mTLS?`;
   return fault("NSP", nsp.reason === "" ? "not connected" : nsp.reason, mend);
@@ -95,7 +100,7 @@ function checkDataPlane({ dataPlane }: Situation): readonly Check[] {
   return [served, rights, ...counting];
 }
 
-/** Each target's way by its own mark; a neighbor that has been silent for long is asked now. */
+/** Each target's way by its own mark; a neighbor that has been silent for long, or was given up, is asked now. */
 async function checkTargets(targets: readonly TargetSituation[], vips: readonly string[]): Promise<readonly Check[]> {
   if (targets.length === 0) return [];
   const proven = await prove(
@@ -125,7 +130,7 @@ function checkPath({ stream, identifier, state, reason }: TargetSituation, path:
 
 const keyOf = ({ fwmark, address }: Path) => `${fwmark} ${address}`;
 
-/** Has the kernel ask the neighbors of unproven paths, and gives what came of it, by path. */
+/** Has the kernel ask the neighbors that are not known to answer, and gives what came of it, by path. */
 async function prove(paths: readonly Path[], vips: readonly string[]): Promise<ReadonlyMap<string, Path>> {
   using route = new RouteConnection();
   let open = paths.filter(({ neighbor }) => neighbor !== null);

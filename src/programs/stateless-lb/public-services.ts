@@ -1,4 +1,4 @@
-import { mkdirSync } from "node:fs";
+import { existsSync, mkdirSync } from "node:fs";
 import { dirname } from "node:path";
 import { assess, HealthTree, SelfProbe, type ServiceState, StreamAvailability } from "#availability";
 import type { Log } from "#control";
@@ -21,6 +21,8 @@ export type PublicServicesOptions = {
   /** The state now. */
   readonly state: () => ServiceState;
   readonly onProbe: (isAnswering: boolean) => void;
+  /** What frontends are told has changed; at first it is false. */
+  readonly onAvailability: (isAvailable: boolean) => void;
   /** Metrics, given what only these services know. */
   readonly sources: (health: HealthTree, isAvailable: () => boolean) => readonly Source[];
   readonly log: Log;
@@ -62,7 +64,7 @@ export async function startPublicServices(options: PublicServicesOptions): Promi
   try {
     if (healthAddress !== "") {
       const path = healthAddress.replace(/^unix:/, "");
-      if (path !== healthAddress) mkdirSync(dirname(path), { recursive: true });
+      if (path !== healthAddress) makeFolder("NSM_HEALTH_SOCKET", dirname(path));
       servers.push(await listen("NSM_HEALTH_SOCKET", healthAddress, [health.service]));
     }
     if (availabilityAddress !== "") {
@@ -83,8 +85,10 @@ export async function startPublicServices(options: PublicServicesOptions): Promi
     const assessment = assess(options.state());
     tree.set(assessment);
     const isAvailable = assessment.isAvailable && !isLeaving;
-    if (availability.isAvailable !== isAvailable)
+    if (availability.isAvailable !== isAvailable) {
       log.info(isAvailable ? "available" : "unavailable", { class: "ForwardingAvailabilityService" });
+      options.onAvailability(isAvailable);
+    }
     availability.set(isAvailable);
   };
   let toldFault: string | null = null;
@@ -107,6 +111,18 @@ export async function startPublicServices(options: PublicServicesOptions): Promi
       await close();
     },
   };
+}
+
+/** One by one: node's `recursive` tries for ever where none can be made, as in /proc (node 20.20). @throws {ListenError} */
+function makeFolder(setting: string, path: string): void {
+  if (existsSync(path)) return;
+  makeFolder(setting, dirname(path));
+  try {
+    mkdirSync(path);
+  } catch (error) {
+    if ((error as { code?: string }).code === "EEXIST") return; // somebody was faster
+    throw new ListenError(`${setting}: ${(error as Error).message}`, { cause: error });
+  }
 }
 
 const PLAIN_TEXT = "plain-text" as const;

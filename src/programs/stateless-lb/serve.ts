@@ -7,7 +7,7 @@ import { CounterFile, ensureFlows } from "#tables";
 import { SettledMemory } from "../settled-memory.js";
 import { ControlLock, holderOf, NetworkLock, networkHolder } from "./control-lock.js";
 import { DataPlane } from "./data-plane.js";
-import { StartError } from "./failure.js";
+import { explainFailure, StartError } from "./failure.js";
 import { InstanceState } from "./instance-state.js";
 import type { ProgramLog } from "./log.js";
 import { metricSources } from "./metrics/sources.js";
@@ -94,6 +94,7 @@ function reassembledInterfaces(settings: Settings, isAlone: boolean): string | n
   return isAlone && settings.interfacePrefix === "" ? null : targetInterfaces(settings);
 }
 
+/** Takes the locks, and sees to it that the last word is written, whatever happens. */
 async function run(
   source: Source,
   settings: Settings,
@@ -102,15 +103,35 @@ async function run(
   signals: Signals,
 ): Promise<void> {
   const { shmFolder } = settings;
-  using _lock = takeLock(shmFolder);
+  using lock = takeLock(shmFolder);
   using _networkLock = takeNetworkLock();
+  const status = new StatusWriter(shmFolder, firstStatus(source), (fault) => {
+    lock.tell(fault);
+    if (fault !== "") log.error("status cannot be written", { error: fault });
+  });
+  try {
+    await work(source, settings, steering, log, signals, status);
+    status.end(signals.failure);
+  } catch (error) {
+    status.end(explainFailure(error).text.split("\n")[0]!);
+    throw error;
+  }
+  log.info("end");
+}
+
+async function work(
+  source: Source,
+  settings: Settings,
+  steering: Steering,
+  log: ProgramLog,
+  signals: Signals,
+  status: StatusWriter,
+): Promise<void> {
+  const { shmFolder } = settings;
   const told = signals.untilEnd(source.reload);
   const isAlone = source.file !== null;
   // The file says what there is; an NSP may have been started just now, as we were.
   const leftInForce = isAlone ? source.leftInForce : servingStreams(shmFolder);
-  const status = new StatusWriter(shmFolder, firstStatus(source), (error) =>
-    log.error("status cannot be written", { error }),
-  );
   source.onFileFault((fileFault) => status.update({ source: { ...firstStatus(source).source, fileFault } }));
   ensureFlows(shmFolder, FLOWS);
   // Of what is made further down.
@@ -153,6 +174,7 @@ async function run(
     onProbe: (isAnswering) => {
       state.areSocketsAnswering = isAnswering;
     },
+    onAvailability: (isAvailable) => status.update({ isAvailable }),
     sources: (health, isAvailable) =>
       metricSources({
         folder: shmFolder,
@@ -200,6 +222,7 @@ async function run(
   const { isAvailable } = reconciler.status();
   reconciler.announceStop();
   services.leave();
+  status.update({}); // it ends
   if (!isAlone && isAvailable) await signals.wait(settings.drainMs);
   ending.abort();
   reconciler.stop();
@@ -210,8 +233,6 @@ async function run(
   unpublish(options.place);
   await following;
   await services.close();
-  status.end(signals.failure);
-  log.info("end");
 }
 
 const placeOf = ({ trench, conduit }: Source) => ({ trench, conduit });
@@ -255,6 +276,7 @@ function firstStatus({ address, trench, conduit, file }: Source): StatusContent 
     configurationFrom: null,
     isFrontendAnnounced: null,
     isServed: false,
+    isAvailable: false,
     faults: [],
     vips: [],
     streams: [],

@@ -1,7 +1,8 @@
 import { NetlinkError } from "#netlink";
 import { RouteConnection } from "#netlink/route";
+import { isQueueing } from "#steering";
 import { readSnapshot, type Snapshot } from "../nfqlb/top-snapshot.js";
-import { readLife } from "./control-lock.js";
+import { monotonicMs, readLife } from "./control-lock.js";
 import { type Path, PathFinder } from "./reachability.js";
 import { readStatus, type StatusDocument, type TargetStatus } from "./status-document.js";
 
@@ -27,21 +28,32 @@ export type Situation = {
     readonly document: StatusDocument | null;
     /** Why the document cannot be read, or empty. */
     readonly problem: string;
+    /** Why the control plane cannot write another document, so that this one is old; or empty. */
+    readonly unwritten: string;
   };
+  /** Whether the kernel hands packets to the VIPs of the document to a queue; null: it does not tell, or there are none. */
+  readonly areVipsQueued: boolean | null;
   /** null: none runs. */
   readonly dataPlane: Snapshot | null;
   readonly targets: readonly TargetSituation[];
 };
 
+/** Whether the document tells how things are now, and not how they were. */
+export function isCurrent({ controlPlane: { state, unwritten } }: Pick<Situation, "controlPlane">): boolean {
+  return state === "running" && unwritten === "";
+}
+
 /** Looks at the folder of the tables and at the kernel; asks nobody and needs no rights. */
 export function readSituation(folder: string): Situation {
   const controlPlane = readControlPlane(folder);
   const dataPlane = readSnapshot(folder);
-  return { controlPlane, dataPlane, targets: judgeTargets(controlPlane.document, dataPlane) };
+  const vips = controlPlane.document?.vips ?? [];
+  const areVipsQueued = vips.length === 0 ? null : askKernel(() => isQueueing(vips), null);
+  return { controlPlane, dataPlane, areVipsQueued, targets: judgeTargets(controlPlane.document, dataPlane) };
 }
 
 function readControlPlane(folder: string): Situation["controlPlane"] {
-  const life = readLife(folder, new Date());
+  const life = readLife(folder, monotonicMs());
   let document: StatusDocument | null = null;
   let problem = "";
   try {
@@ -49,10 +61,11 @@ function readControlPlane(folder: string): Situation["controlPlane"] {
   } catch (error) {
     problem = (error as Error).message;
   }
-  if (life === null) return { state: "never seen", since: null, document, problem };
-  if (life.isAlive && !life.isHanging) return { state: "running", since: null, document, problem };
+  const told = { document, problem, unwritten: life?.unwritten ?? "" };
+  if (life === null) return { state: "never seen", since: null, ...told };
+  if (life.isAlive && !life.isHanging) return { state: "running", since: null, ...told };
   const state = life.isHanging ? "hanging" : document?.phase === "ended" ? "ended" : "dead";
-  return { state, since: life.lastSeen.toISOString(), document, problem };
+  return { state, since: life.lastSeen.toISOString(), ...told };
 }
 
 function judgeTargets(document: StatusDocument | null, dataPlane: Snapshot | null): readonly TargetSituation[] {
@@ -70,7 +83,7 @@ function judgeTargets(document: StatusDocument | null, dataPlane: Snapshot | nul
 
 /** The ways to all targets, by mark; none where the kernel cannot be asked. */
 function findPaths({ vips, targets }: StatusDocument): ReadonlyMap<number, readonly Path[]> {
-  try {
+  return askKernel(() => {
     using route = new RouteConnection();
     const finder = new PathFinder(route, vips);
     const found = new Map<number, readonly Path[]>();
@@ -82,8 +95,15 @@ function findPaths({ vips, targets }: StatusDocument): ReadonlyMap<number, reado
         );
     }
     return found;
+  }, new Map<number, readonly Path[]>());
+}
+
+/** What the kernel answers, or `otherwise` where it cannot be asked. */
+function askKernel<T>(ask: () => T, otherwise: T): T {
+  try {
+    return ask();
   } catch (error) {
-    if (error instanceof NetlinkError || (error as { code?: string }).code === "ERR_SYS") return new Map();
+    if (error instanceof NetlinkError || (error as { code?: string }).code === "ERR_SYS") return otherwise;
     throw error;
   }
 }

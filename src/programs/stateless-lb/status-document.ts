@@ -1,8 +1,8 @@
-import { readFileSync, renameSync, writeFileSync } from "node:fs";
+import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 /** Changes whenever a reader of the last version would misread; readers refuse any other. */
-const VERSION = 3;
+const VERSION = 4;
 const NAME = "stateless-lb-status.json";
 
 /** A target as the control plane sees it. */
@@ -29,7 +29,8 @@ export type StatusDocument = {
   readonly pid: number;
   readonly startedAt: string;
   readonly writtenAt: string;
-  readonly phase: "starting" | "serving" | "ended";
+  /** `ending`: an end was asked for, and packets are served for the drain time. */
+  readonly phase: "starting" | "serving" | "ending" | "ended";
   /** Why it gave up; null: it did not. */
   readonly failure: string | null;
   readonly source: {
@@ -62,6 +63,8 @@ export type StatusDocument = {
   readonly isFrontendAnnounced: boolean | null;
   /** Whether packets to the VIPs are queued. */
   readonly isServed: boolean;
+  /** Whether frontends are told that packets reach a target here. */
+  readonly isAvailable: boolean;
   /** Steps that the kernel refused and that belong to no target. */
   readonly faults: readonly string[];
   readonly vips: readonly string[];
@@ -76,12 +79,17 @@ export type StatusDocument = {
 /** What a writer has to give; the rest is the document's own. */
 export type StatusContent = Omit<StatusDocument, "version" | "writtenAt">;
 
-/** Replaces the document in one step: a reader sees the old one or the new one. */
+/** Replaces the document in one step: a reader sees the old one or the new one. @throws no room, no right: the old one stays */
 export function writeStatus(folder: string, content: StatusContent, now: Date): void {
   const path = join(folder, NAME);
   const document: StatusDocument = { version: VERSION, writtenAt: now.toISOString(), ...content };
-  writeFileSync(`${path}.new`, `${JSON.stringify(document)}\n`, { mode: 0o600 });
-  renameSync(`${path}.new`, path);
+  try {
+    writeFileSync(`${path}.new`, `${JSON.stringify(document)}\n`, { mode: 0o600 });
+    renameSync(`${path}.new`, path);
+  } catch (error) {
+    rmSync(`${path}.new`, { force: true }); // half of one would hold the last room there is
+    throw error;
+  }
 }
 
 /** The document of this folder, null when there is none. @throws what cannot be read, or is of another version */

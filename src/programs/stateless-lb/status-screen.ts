@@ -1,5 +1,5 @@
 import { printable } from "./printable.js";
-import type { Situation, TargetSituation } from "./situation.js";
+import { isCurrent, type Situation, type TargetSituation } from "./situation.js";
 import type { StatusDocument } from "./status-document.js";
 
 /** Things that do not work, listed singly at most; more are counted. */
@@ -7,7 +7,8 @@ const MOST_LISTED = 12;
 /** A storm of repairs that has been over for so long is none any more. */
 const STORM_MS = 60_000;
 
-type Verdict = "ok" | "WAIT" | "FAULT";
+/** `OLD`: it was well when the control plane last told of it. */
+type Verdict = "ok" | "WAIT" | "FAULT" | "OLD";
 type Row = { readonly what: string; readonly verdict: Verdict; readonly text: string };
 
 /** One screen: what works, what does not, and why. `isWell`: nothing is missing. Pure. */
@@ -17,18 +18,16 @@ export function formatStatus(
   now: Date,
 ): { readonly text: string; readonly isWell: boolean } {
   const { document } = situation.controlPlane;
+  const told = (rows: readonly Row[]) => (isCurrent(situation) ? rows : rows.map(asOld));
   const rows = [
     controlRow(situation, now),
     dataPlaneRow(situation),
     ...(document === null
       ? []
       : [
-          nspRow(situation, now),
-          ...fileRows(document),
-          ...frontendRows(document, hostname),
+          ...told([nspRow(situation, now), ...fileRows(document), ...frontendRows(document, hostname)]),
           vipRow(situation),
-          ...streamRows(situation),
-          ...repairRows(document, now),
+          ...told([...streamRows(situation), availabilityRow(document), ...repairRows(document, now)]),
         ]),
   ];
   const isWell = rows.every(({ verdict }) => verdict === "ok");
@@ -44,21 +43,33 @@ export function formatStatus(
   return { text: printable(text), isWell: isWell && problems.length === 0 };
 }
 
+function asOld(row: Row): Row {
+  return row.verdict === "ok" ? { ...row, verdict: "OLD" } : row;
+}
+
 function controlRow({ controlPlane }: Situation, now: Date): Row {
-  const { state, since, document } = controlPlane;
+  const { state, since, document, unwritten } = controlPlane;
   const what = "control plane";
   if (state === "never seen") return { what, verdict: "FAULT", text: "none has ever worked on this folder" };
   if (state !== "running") {
     const failure = document?.failure ?? null;
     const inOrder = failure === null ? "ended in order" : `gave up (${failure})`;
-    const how = { ended: inOrder, dead: "dead without a word", hanging: "hangs, last sign of life" }[state];
+    const dead = unwritten === "" ? "dead without a word" : "ended or died, its last word could not be written";
+    const how = { ended: inOrder, dead, hanging: "hangs, last sign of life" }[state];
     return { what, verdict: "FAULT", text: `${how}, ${agoText(since!, now)}; what follows is what it said last` };
   }
   if (document === null) return { what, verdict: "FAULT", text: "runs, but its status cannot be read" };
+  if (unwritten !== "") {
+    const text = `pid ${document.pid} runs, and cannot write its status: what follows is what it said ${agoText(document.writtenAt, now)}`;
+    return { what, verdict: "FAULT", text };
+  }
   const turn = document.lastTurn;
   const told = turn === null ? "no turn yet" : `last turn ${agoText(turn.at, now)}, ${turn.durationMs} ms`;
+  const text = `pid ${document.pid}, started ${agoText(document.startedAt, now)}; ${told}`;
+  if (document.phase === "ending")
+    return { what, verdict: "WAIT", text: `${text}; it ends, packets are served until then` };
   const verdict = turn !== null && turn.error === null ? "ok" : turn === null ? "WAIT" : "FAULT";
-  return { what, verdict, text: `pid ${document.pid}, started ${agoText(document.startedAt, now)}; ${told}` };
+  return { what, verdict, text };
 }
 
 function dataPlaneRow({ dataPlane }: Situation): Row {
@@ -105,16 +116,21 @@ function frontendRows({ isFrontendAnnounced }: StatusDocument, hostname: string)
   return [{ what: "frontend", verdict: isFrontendAnnounced ? "ok" : "FAULT", text }];
 }
 
-function vipRow({ controlPlane }: Situation): Row {
-  const { vips, isServed, configurationFrom } = controlPlane.document!;
+/** Whether packets to VIPs are queued is the kernel's to say; where it does not, the control plane's. */
+function vipRow(situation: Situation): Row {
+  const { vips, isServed, configurationFrom, isFrontendAnnounced } = situation.controlPlane.document!;
+  const isQueued = situation.areVipsQueued ?? (isCurrent(situation) ? isServed : null);
   const names = `${vips.slice(0, 4).join(", ")}${vips.length > 4 ? ", …" : ""}`;
   if (configurationFrom === null) return { what: "VIPs", verdict: "WAIT", text: "no configuration yet" };
   if (vips.length === 0) return { what: "VIPs", verdict: "WAIT", text: "none configured" };
-  return {
+  const row = (verdict: Verdict, how: string): Row => ({
     what: "VIPs",
-    verdict: isServed ? "ok" : "WAIT",
-    text: `${vips.length}${isServed ? "" : ", not queued yet"}: ${names}`,
-  };
+    verdict,
+    text: `${vips.length}${how}: ${names}`,
+  });
+  if (isQueued === null) return row("OLD", ", whether they are queued is not seen");
+  if (!isQueued) return isCurrent(situation) ? row("WAIT", ", not queued yet") : row("FAULT", ", not queued");
+  return isFrontendAnnounced === false ? row("WAIT", ", queued and dropped, for want of a frontend") : row("ok", "");
 }
 
 function streamRows({ controlPlane, targets }: Situation): readonly Row[] {
@@ -139,6 +155,13 @@ function streamRows({ controlPlane, targets }: Situation): readonly Row[] {
   return [{ what: "streams", verdict: bad.length === 0 ? "ok" : "FAULT", text: `${all.length}` }, ...bad];
 }
 
+/** What frontends are told of this instance. */
+function availabilityRow({ isAvailable }: StatusDocument): Row {
+  return isAvailable
+    ? { what: "availability", verdict: "ok", text: "frontends are told to send packets" }
+    : { what: "availability", verdict: "WAIT", text: "frontends are told to send none" };
+}
+
 /** Somebody undid what is ours: all is well again, but it may go on. */
 function repairRows({ repairs }: StatusDocument, now: Date): readonly Row[] {
   const { count, last } = repairs;
@@ -159,7 +182,7 @@ function stormsOf({ storms }: StatusDocument["repairs"], now: Date): StatusDocum
 
 /** Every reason for which something does not work, the most general first. */
 function listProblems({ controlPlane, dataPlane, targets }: Situation, hostname: string, now: Date): readonly string[] {
-  const { document, state, problem } = controlPlane;
+  const { document, state, problem, unwritten } = controlPlane;
   const problems: string[] = [];
   if (state === "hanging")
     problems.push(
@@ -167,6 +190,7 @@ function listProblems({ controlPlane, dataPlane, targets }: Situation, hostname:
     );
   else if (state !== "running") problems.push("no control plane runs: nothing follows changes; start stateless-lb");
   if (problem !== "") problems.push(problem);
+  if (unwritten !== "") problems.push(`the control plane's status is old, it cannot be written: ${unwritten}`);
   if (dataPlane === null) problems.push("no data plane runs; the control plane starts one: see its log");
   else if (dataPlane.isHanging)
     problems.push(

@@ -3,19 +3,22 @@ import { type StatusContent, writeStatus } from "./status-document.js";
 
 /** The document is written at most so often; in between changes gather. */
 const WRITE_INTERVAL_MS = 250;
+/** What cannot be written is tried again so often. */
+const RETRY_MS = 1_000;
 
-/** Keeps the status document of the running control plane current. A folder that cannot be written to is told once. */
+/** Keeps the status document of the running control plane current, or says why it is not. */
 export class StatusWriter {
   readonly #folder: string;
-  readonly #onFault: (message: string) => void;
+  readonly #onFault: (fault: string) => void;
   #content: StatusContent;
   /** What is asked for only when the file is written: it is long, and changes more often than anybody can read. */
   #live: () => Partial<StatusContent> = () => ({});
   #timer: NodeJS.Timeout | null = null;
   #writtenMs = Number.NEGATIVE_INFINITY;
-  #toldFault = "";
+  #fault = "";
 
-  constructor(folder: string, content: StatusContent, onFault: (message: string) => void) {
+  /** @param onFault why the document cannot be written, once per distinct fault; empty: it is written again */
+  constructor(folder: string, content: StatusContent, onFault: (fault: string) => void) {
     this.#folder = folder;
     this.#content = content;
     this.#onFault = onFault;
@@ -37,7 +40,8 @@ export class StatusWriter {
 
   /** The last word: ended in order; `failure` says why if nobody had asked for it. */
   end(failure: string | null): void {
-    this.#content = { ...this.#content, ...this.#live(), phase: "ended", failure, isServed: false, targets: [] };
+    const nothing = { isServed: false, isAvailable: false, targets: [] };
+    this.#content = { ...this.#content, ...this.#live(), ...nothing, phase: "ended", failure };
     this.#live = () => ({});
     this.#write();
   }
@@ -46,14 +50,15 @@ export class StatusWriter {
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#timer = null;
     this.#writtenMs = performance.now();
+    let fault = "";
     try {
       writeStatus(this.#folder, { ...this.#content, ...this.#live() }, new Date());
-      this.#toldFault = "";
     } catch (error) {
-      const { message } = error as Error;
-      if (message !== this.#toldFault) this.#onFault(message);
-      this.#toldFault = message;
+      fault = (error as Error).message;
+      this.#timer = setTimeout(() => this.#write(), RETRY_MS).unref();
     }
+    if (fault !== this.#fault) this.#onFault(fault);
+    this.#fault = fault;
   }
 }
 
@@ -66,7 +71,7 @@ export function contentOf(status: Status, { durationMs, error }: Turn, now: Date
   const own = new Set(targets.flatMap(({ reason }) => reason.split("; ")));
   const refused = refusals.filter(({ fwmark }) => fwmark === null);
   return {
-    phase: "serving",
+    phase: status.isStopping ? "ending" : "serving",
     lastTurn,
     repairs: {
       count: status.repairs,
@@ -77,7 +82,7 @@ export function contentOf(status: Status, { durationMs, error }: Turn, now: Date
       storms: repairStorms.map(({ what, count, agoMs }) => ({ what, count, lastAt: before(agoMs) })),
     },
     isFrontendAnnounced: status.isFrontendAnnounced,
-    isServed: isDataPlaneReady && status.isFrontendAnnounced !== false,
+    isServed: isDataPlaneReady, // without a frontend too: then they are dropped
     faults: [
       ...(status.lastTurn?.failures ?? []).filter((message) => message !== error && !own.has(message)),
       ...refused.map(({ what, name, reason }) => `${what} ${name} refused: ${reason}`),
