@@ -3,8 +3,8 @@ import type { KnownTargets } from "./targets.js";
 
 type Neighbor = (KernelEvent & { readonly kind: "neighbor" })["neighbor"];
 
-/** `NUD_*` as `neighbor update` names them. */
-const STATES: Readonly<Record<number, "REACHABLE" | "FAILED">> = { 2: "REACHABLE", 32: "FAILED" };
+/** `NUD_*` as `neighbor update` names them; INCOMPLETE, 1, is told after a question in vain only. */
+const STATES: Readonly<Record<number, "REACHABLE" | "FAILED">> = { 1: "FAILED", 2: "REACHABLE", 32: "FAILED" };
 
 /** What was told of a neighbor last. */
 type Told = { readonly state: "REACHABLE" | "FAILED"; readonly mac: string };

@@ -30,6 +30,19 @@ test("a neighbor has failed from FAILED until it is reachable again", () => {
   expect(isFailed(after("failed", "permanent"))).toBe(false);
 });
 
+test("that the kernel begins to ask is never told: INCOMPLETE says that it has asked in vain, and asks again", () => {
+  expect(isFailed(after("incomplete"))).toBe(true);
+  expect(isFailed(after("reachable", "stale", "probe", "incomplete"))).toBe(true);
+  expect(isFailed(after("incomplete", "reachable"))).toBe(false);
+  expect(isFailed(after("incomplete", "incomplete", "failed", "incomplete", "stale"))).toBe(true);
+  const read = new Neighbors(); // in a dump it is any question
+  read.replace([{ linkIndex: 7, key: KEY, state: NeighborState.incomplete }], () => true);
+  expect([isFailed(read), read.isWorthProbing(7, KEY)]).toEqual([false, false]);
+  const failed = after("failed");
+  failed.replace([{ linkIndex: 7, key: KEY, state: NeighborState.incomplete }], () => true);
+  expect([isFailed(failed), failed.isWorthProbing(7, KEY)]).toEqual([true, false]);
+});
+
 test("another link-layer address is news for people, and decides nothing", () => {
   const neighbors = new Neighbors();
   const hear = (state: keyof typeof NeighborState, mac: number) =>
@@ -44,7 +57,7 @@ test("only what decides something is news", () => {
   const news = (
     ["incomplete", "reachable", "stale", "probe", "reachable", "failed", "incomplete", "reachable"] as const
   ).map((state) => tell(neighbors, state));
-  expect(news).toEqual([false, true, false, false, false, true, false, true]);
+  expect(news).toEqual([true, true, false, false, false, true, false, true]);
 });
 
 test("an entry that is dropped as garbage long after its failure leaves it failed; one deleted by hand says nothing", () => {
@@ -58,11 +71,19 @@ test("an entry that is dropped as garbage long after its failure leaves it faile
 test("what we drop ourselves is no failure, also when other events come in between", () => {
   const neighbors = after("stale");
   expect(neighbors.forget(address, [6, 7])).toEqual([{ family: 4, linkIndex: 7, address }]);
+  expect(neighbors.forget(address, [6, 7])).toEqual([]); // it is done, though not told yet
   expect(tell(neighbors, "failed")).toBe(false);
   take(neighbors, "reachable", other);
   tell(neighbors, "gone");
   expect([isFailed(neighbors), neighbors.isUnknown(7, KEY)]).toEqual([false, true]);
   expect(neighbors.forget(address, [7])).toEqual([]); // there is nothing to drop any more
+});
+
+test("an entry that we drop while packets wait for its answer is asked anew at once; a failure after that is one", () => {
+  const neighbors = after("stale");
+  neighbors.forget(address, [7]);
+  expect([tell(neighbors, "incomplete"), isFailed(neighbors)]).toEqual([false, false]);
+  expect([tell(neighbors, "incomplete"), isFailed(neighbors)]).toEqual([true, true]);
 });
 
 test("fixed entries are neither dropped nor asked, nor those that the kernel is asking about", () => {

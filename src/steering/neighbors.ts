@@ -1,4 +1,4 @@
-import { addressKey, type NeighborEntry, type NeighborKey, NeighborState } from "#netlink/route";
+import { addressKey, type NeighborEntry, type NeighborKey, NeighborState, tellsFailure } from "#netlink/route";
 
 /** States in which the kernel knows that the neighbor is there, or was told so by an administrator. */
 const CONFIRMED: readonly number[] = [NeighborState.reachable, NeighborState.permanent, NeighborState.noarp];
@@ -27,11 +27,12 @@ type Known = {
 };
 
 /**
- * Neighbor entries, and which neighbors do not answer. A neighbor has failed from the moment the kernel says FAILED until
- * it says that it is reachable: what comes in between (asked again, entry dropped as garbage) is no news of it.
+ * Neighbor entries, and which neighbors do not answer. A neighbor has failed from the moment the kernel says that it asked
+ * in vain until it says that it is reachable: what comes in between (asked again, entry dropped as garbage) is no news of it.
  *
  * An entry that somebody deletes is told as FAILED too, directly followed by its end (neigh_delete, net/core/neighbour.c,
- * v6.18); that says nothing of the neighbor.
+ * v6.18); that says nothing of the neighbor. So is one whose question is open and has packets waiting, as INCOMPLETE, and it
+ * does not end: the same error of the kernel's has begun the question anew.
  */
 export class Neighbors {
   /** By link, then by the address's key. */
@@ -47,13 +48,7 @@ export class Neighbors {
   take(change: "new" | "deleted", linkIndex: number, key: string, state: number, mac = 0): NeighborNews {
     this.#events++;
     const link = this.#linkOf(linkIndex);
-    const known = link.get(key) ?? {
-      state: NeighborState.none,
-      mac: 0,
-      isFailed: false,
-      failedBy: 0,
-      isDropped: false,
-    };
+    const known = link.get(key) ?? newlyKnown();
     const wasFailed = known.isFailed;
     if (change === "deleted") {
       const isDeletedByHand = known.failedBy === this.#events - 1;
@@ -61,9 +56,14 @@ export class Neighbors {
       else known.state = NeighborState.none;
       return wasFailed && isDeletedByHand ? "failure" : "nothing";
     }
-    if (known.isDropped && state === NeighborState.failed) return "nothing";
-    known.isFailed = state === NeighborState.failed || (wasFailed && !CONFIRMED.includes(state));
-    if (state === NeighborState.failed && !wasFailed) known.failedBy = this.#events;
+    const isInVain = tellsFailure(state);
+    if (known.isDropped && isInVain) {
+      known.isDropped = state === NeighborState.failed; // else it stays, and is asked
+      known.state = state;
+      return "nothing";
+    }
+    known.isFailed = isInVain || (wasFailed && !CONFIRMED.includes(state));
+    if (isInVain && !wasFailed) known.failedBy = this.#events;
     const wasUnknown = UNKNOWN.includes(known.state);
     const hasMoved = mac !== 0 && known.mac !== 0 && mac !== known.mac;
     if (mac !== 0) known.mac = mac;
@@ -84,7 +84,17 @@ export class Neighbors {
       }
       if (!isLink(index)) this.#known.delete(index);
     }
-    for (const { linkIndex, key, state } of entries) this.take("new", linkIndex, key, state);
+    for (const { linkIndex, key, state } of entries) {
+      if (state !== NeighborState.incomplete) this.take("new", linkIndex, key, state);
+      else this.#setAsking(linkIndex, key);
+    }
+  }
+
+  #setAsking(linkIndex: number, key: string): void {
+    const link = this.#linkOf(linkIndex);
+    const known = link.get(key) ?? newlyKnown();
+    known.state = NeighborState.incomplete;
+    link.set(key, known);
   }
 
   /** Whether the kernel has asked this neighbor in vain. */
@@ -111,7 +121,8 @@ export class Neighbors {
     for (const linkIndex of linkIndices) {
       const link = this.#linkOf(linkIndex);
       const known = link.get(key);
-      if (known === undefined || FIXED.includes(known.state)) continue;
+      // Dropped already: by now it may be a new one with packets waiting, whose question would begin anew.
+      if (known === undefined || known.isDropped || FIXED.includes(known.state)) continue;
       if (known.state === NeighborState.none) link.delete(key);
       else dropped.push({ family, linkIndex, address });
       Object.assign(known, { isFailed: false, isDropped: true });
@@ -130,4 +141,8 @@ export class Neighbors {
   #stateOf(linkIndex: number, key: string): number {
     return this.#known.get(linkIndex)?.get(key)?.state ?? NeighborState.none;
   }
+}
+
+function newlyKnown(): Known {
+  return { state: NeighborState.none, mac: 0, isFailed: false, failedBy: 0, isDropped: false };
 }

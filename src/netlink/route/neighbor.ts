@@ -19,6 +19,16 @@ export const NeighborState = {
 } as const;
 export type NeighborState = (typeof NeighborState)[keyof typeof NeighborState];
 
+/**
+ * Whether a change to this state, told as an event, says that the kernel has asked in vain. INCOMPLETE does, as FAILED:
+ * that a question begins is never told. Where fwmark_reflect is set, the kernel's own "host unreachable" for the packets
+ * that waited has their mark, is routed to the same neighbor and begins the next question before the failure is told
+ * (neigh_invalidate in neigh_timer_handler, net/core/neighbour.c, v6.18). In a dump INCOMPLETE is any question.
+ */
+export function tellsFailure(state: number): boolean {
+  return state === NeighborState.failed || state === NeighborState.incomplete;
+}
+
 /** `NTF_USE`: treat the entry as if a packet were to be sent to it. */
 export const NTF_USE = 0x01;
 

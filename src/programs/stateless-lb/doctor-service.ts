@@ -1,7 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { NetlinkError } from "#netlink";
 import { readQueueStates } from "#netlink/queue";
-import { NeighborState, RouteConnection, watchRoutes } from "#netlink/route";
+import { RouteConnection, tellsFailure, watchRoutes } from "#netlink/route";
 import { networkHolder } from "./control-lock.js";
 import { advice, type Check, fault, ok, unknown } from "./doctor-check.js";
 import { checkRights } from "./doctor-host.js";
@@ -144,7 +144,7 @@ async function prove(paths: readonly Path[], vips: readonly string[]): Promise<R
   // The control plane has the kernel ask again at once, so that a neighbor is "failed" for a moment only.
   const failedLately = new Set<string>();
   const unwatch = watchRoutes(["neighbor"], (event) => {
-    if (event.kind !== "neighbor" || event.neighbor.state !== NeighborState.failed) return;
+    if (event.kind !== "neighbor" || !tellsFailure(event.neighbor.state)) return;
     failedLately.add(neighborText(event.neighbor));
   });
   const endMs = performance.now() + PROOF_DEADLINE_MS;
