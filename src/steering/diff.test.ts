@@ -68,7 +68,7 @@ class World {
     if (what === "hook" && hits?.hook) chains.set("target-hits", { ...hits, hook: { ...hits.hook, priority: 7 } });
     for (const [name, set] of what === "element" ? sets : [])
       sets.set(name, { ...set, elements: set.elements.filter((_, i) => i !== at % set.elements.length) });
-    this.tables = new Map(this.tables).set("meridio-metrics", { chains, sets });
+    this.tables = new Map(this.tables).set("meridio-metrics", { flags: 0, chains, sets });
   }
 }
 

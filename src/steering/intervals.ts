@@ -52,7 +52,7 @@ function pairs(elements: readonly Element[]): ReadonlyMap<string, readonly Eleme
   for (const [i, start] of sorted.entries()) {
     if (start.isEnd === true) continue;
     const next = sorted[i + 1];
-    const interval = next?.isEnd === true ? [start, next] : [start];
+    const interval = next?.isEnd === true && start.isCatchAll !== true ? [start, next] : [start];
     result.set(interval.map(({ key }) => Buffer.from(key).toString("hex")).join("-"), interval);
   }
   return result;

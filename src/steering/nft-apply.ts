@@ -2,7 +2,7 @@ import type { Element, NftCommand } from "#netlink/nftables";
 import type { ActualChain, ActualSet, ActualTable } from "./nft-objects.js";
 
 type Tables = ReadonlyMap<string, ActualTable>;
-type OpenTable = { readonly sets: Map<string, ActualSet>; readonly chains: Map<string, ActualChain> };
+type OpenTable = { flags: number; readonly sets: Map<string, ActualSet>; readonly chains: Map<string, ActualChain> };
 
 /**
  * What the kernel holds after a transaction of ours that it took, given what it held before: what reading it would say,
@@ -32,16 +32,19 @@ export function isDeducible(command: NftCommand): boolean {
 }
 
 function copyOf(table: ActualTable | undefined): OpenTable {
-  return { sets: new Map(table?.sets), chains: new Map(table?.chains) };
+  return { flags: table?.flags ?? 0, sets: new Map(table?.sets), chains: new Map(table?.chains) };
 }
 
-function change({ sets, chains }: OpenTable, command: Exclude<NftCommand, { kind: "deleteTable" }>): void {
+function change(table: OpenTable, command: Exclude<NftCommand, { kind: "deleteTable" }>): void {
+  const { sets, chains } = table;
   switch (command.kind) {
     case "addTable":
+      table.flags = 0;
       break;
     case "addChain": {
-      const { table, chain, hook = null } = command; // its handle is not known; see isDeducible
-      if (!chains.has(chain)) chains.set(chain, { table, chain, handle: 0n, hook, isAccepting: true, rules: [] });
+      const { chain, hook = null } = command; // its handle is not known; see isDeducible
+      if (!chains.has(chain))
+        chains.set(chain, { table: command.table, chain, handle: 0n, hook, isAccepting: true, rules: [] });
       break;
     }
     case "renameChain":

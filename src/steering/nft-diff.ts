@@ -38,7 +38,7 @@ export function diffTable(
     const anew = diffTable(table, wanted, null, memo);
     return { ...anew, additions: [deletion, ...anew.additions] };
   }
-  const present = actual ?? { sets: new Map(), chains: new Map() };
+  const present = actual ?? { flags: 0, sets: new Map(), chains: new Map() };
   const removals: NftChange[] = [];
   const elements = wanted.sets.map((set) => diffSet(table, set, present));
   const spare = spareChains(wanted, present);
@@ -50,9 +50,15 @@ export function diffTable(
     ...wanted.chains.flatMap((chain) => makeChain(table, chain, present.chains.get(chain.chain) ?? spare(chain), memo)),
     ...elements.flatMap((changes) => changes.additions),
   ];
-  if (actual === null) additions.unshift(change({ kind: "addTable", table }));
+  if (actual === null || actual.flags !== 0) additions.unshift(change({ kind: "addTable", table })); // or wakes it
   return { additions, queueing: elements.flatMap((changes) => changes.queueing), removals };
 }
+
+/**
+ * NFT_TABLE_F_DORMANT, include/uapi/linux/netfilter/nf_tables.h (v6.18): no chain is called until the table is added once
+ * more. The other flags stay as long as the table (nf_tables_updtable, net/netfilter/nf_tables_api.c).
+ */
+const DORMANT = 1;
 
 /** Whether something has our name and another form, which cannot be changed where it is. */
 function isMisshapen(wanted: WantedTable, actual: ActualTable): boolean {
@@ -64,7 +70,7 @@ function isMisshapen(wanted: WantedTable, actual: ActualTable): boolean {
     const listed = actual.chains.get(chain);
     return listed !== undefined && listed.hook !== hook && hookText(listed.hook) !== hookText(hook);
   };
-  return wanted.sets.some(isOtherSet) || wanted.chains.some(isOtherChain);
+  return (actual.flags & ~DORMANT) !== 0 || wanted.sets.some(isOtherSet) || wanted.chains.some(isOtherChain);
 }
 
 const hookText = (hook: ListedChain["hook"]) => (hook === null ? "" : `${hook.type} ${hook.hook} ${hook.priority}`);

@@ -45,8 +45,9 @@ export function formatNftCommand(command: NftCommand, ruleText = ""): string {
 /** Intervals come as pairs of bounds; one without an end reaches the highest address. */
 function formatElements(elements: readonly Element[]): string {
   const parts: string[] = [];
-  for (const [i, { key, isEnd, jump }] of elements.entries()) {
-    if (jump !== undefined) parts.push(`${readMark(key)} : jump ${jump}`);
+  for (const [i, { key, isEnd, jump, isCatchAll }] of elements.entries()) {
+    if (isCatchAll === true) parts.push("*");
+    else if (jump !== undefined) parts.push(`${readMark(key)} : jump ${jump}`);
     else if (isEnd !== true) {
       const next = elements[i + 1];
       const last = next?.isEnd === true ? before(next.key) : new Uint8Array(key.length).fill(0xff);

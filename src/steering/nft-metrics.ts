@@ -73,6 +73,7 @@ export function diffMetrics(wanted: WantedTable | null, actual: ActualTable | nu
       chains: [HITS, ...wanted.chains.filter((chain) => chain !== HITS && isChanged(markOf(chain)))],
     },
     {
+      flags: actual.flags,
       sets: new Map(actual.sets).set(MARK_MAP, { ...listed, elements }),
       chains: new Map(chains.filter((chain) => isChanged(markOf(chain))).map((chain) => [chain.chain, chain])),
     },

@@ -45,6 +45,8 @@ export type ActualSet = { readonly type: SetType | null; readonly elements: read
 
 /** A table as the kernel has it. */
 export type ActualTable = {
+  /** NFT_TABLE_F_*; ours have none. */
+  readonly flags: number;
   readonly sets: ReadonlyMap<string, ActualSet>;
   readonly chains: ReadonlyMap<string, ActualChain>;
 };

@@ -58,6 +58,7 @@ export class NftReader {
   }
 
   #readTables(): ReadonlyMap<string, ActualTable> {
+    const flagsOf = this.#nft.tableFlags();
     const chains = groupBy(this.#nft.chains(), ({ table }) => table);
     const tables = new Map<string, ActualTable>();
     for (const table of TABLES) {
@@ -70,7 +71,7 @@ export class NftReader {
         return [chain, { table, chain, handle, hook, isAccepting, rules: rulesOf.get(chain) ?? [] }] as const;
       });
       const read = sets.map(({ set, type }) => [set, { type, elements: this.#nft.elements(table, set) }] as const);
-      tables.set(table, { sets: new Map(read), chains: new Map(listed) });
+      tables.set(table, { flags: flagsOf.get(table) ?? 0, sets: new Map(read), chains: new Map(listed) });
     }
     return tables;
   }

@@ -148,6 +148,25 @@ const HANDS: readonly (readonly [string, () => void])[] = [
         "delete chain inet meridio-metrics fwmark-5120",
       ),
   ],
+  ...["meridio-nfqlb", "meridio-defrag", "meridio-metrics", "meridio-nat"].map(
+    (table) => [`puts ${table} to sleep`, () => nft(`add table inet ${table} { flags dormant; }`)] as const,
+  ),
+  [
+    "puts a table to sleep, and changes it",
+    () => {
+      nft("flush chain inet meridio-nfqlb nfqlb", "add element inet meridio-nfqlb ipv4-vips { 10.0.1.9 }");
+      nft("add table inet meridio-nfqlb { flags dormant; }");
+    },
+  ],
+  [
+    "adds all addresses to the VIPs",
+    () => {
+      using connection = new NftConnection(); // nft 1.0.6 ends with a fault of its own
+      const elements = [{ key: new Uint8Array(), isCatchAll: true }] as const;
+      connection.transaction([{ kind: "addElements", table: "meridio-nfqlb", set: "ipv4-vips", elements }]);
+    },
+  ],
+  ["leads all other marks somewhere", () => nft("add element inet meridio-metrics fwmark-verdict { * : drop }")],
   ["removes notrack", () => nft("flush chain inet meridio-defrag pre-defrag")],
 ];
 

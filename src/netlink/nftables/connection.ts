@@ -16,11 +16,13 @@ import {
   NFT_MSG_GETRULE,
   NFT_MSG_GETSET,
   NFT_MSG_GETSETELEM,
+  NFT_MSG_GETTABLE,
   NFT_MSG_NEWGEN,
   NFT_MSG_NEWRULE,
   nfgenmsg,
   ruleAttributes,
   setAttributes,
+  tableAttributes,
 } from "./codecs.js";
 import { NFPROTO_INET, type NftCommand, toRequests } from "./command.js";
 import { type RuleCounter, readRuleCounter } from "./counter-list.js";
@@ -60,6 +62,13 @@ export class NftConnection implements Disposable {
     const body = nfgenmsg.encode({ family: NFPROTO_UNSPEC, version: 0, resourceId: 0 }, "");
     const answer = this.#connection.get("NFT_MSG_GETGEN", (NFNL_SUBSYS_NFTABLES << 8) | NFT_MSG_GETGEN, body);
     return generationAttributes.decode(answer.subarray(nfgenmsg.size), "nfgenmsg").id ?? 0;
+  }
+
+  /** The tables of family inet by name, with their NFT_TABLE_F_*: 1 dormant, 2 and 4 somebody's own. */
+  tableFlags(): ReadonlyMap<string, number> {
+    const messages = this.#dump("NFT_MSG_GETTABLE", NFT_MSG_GETTABLE, new Uint8Array(0)) ?? [];
+    const tables = messages.map((body) => tableAttributes.decode(body, "nfgenmsg"));
+    return new Map(tables.map(({ name = "", flags = 0 }) => [name, flags]));
   }
 
   /** The chains of all tables of family inet. */

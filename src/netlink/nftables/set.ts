@@ -6,6 +6,7 @@ const NFT_SET_ANONYMOUS = 0x1;
 const NFT_SET_INTERVAL = 0x4;
 const NFT_SET_MAP = 0x8;
 const NFT_SET_ELEM_INTERVAL_END = 1;
+const NFT_SET_ELEM_CATCHALL = 2;
 const NFT_DATA_VERDICT = 0xffffff00;
 /** Key types as the nft tool numbers them; it shows sets by them. */
 const TYPE_IPV4_ADDR = 7;
@@ -17,8 +18,16 @@ const HOST_ORDER_KEY = new Uint8Array([0, 4, 1, 0, 0, 0]);
 /** An interval set of addresses, or a map from marks to verdicts. */
 export type SetType = "ipv4Interval" | "ipv6Interval" | "markToVerdict";
 
-/** An element: a bound of an interval (`isEnd`: the first address behind it), or a mark that jumps to a chain. */
-export type Element = { readonly key: Uint8Array; readonly isEnd?: boolean; readonly jump?: string };
+/**
+ * An element: a bound of an interval (`isEnd`: the first address behind it), or a mark that jumps to a chain. `isCatchAll`:
+ * it stands for every key that has no element, and has none itself; we make no such one.
+ */
+export type Element = {
+  readonly key: Uint8Array;
+  readonly isEnd?: boolean;
+  readonly jump?: string;
+  readonly isCatchAll?: true;
+};
 
 /** A set or map as the kernel lists it; `type` null: of another kind than ours. */
 export type ListedSet = { readonly set: string; readonly type: SetType | null };
@@ -48,11 +57,14 @@ export function readSet({ name, flags, keyType, keyLength }: ValueOf<typeof setA
 
 /** The attributes of elements. */
 export function elementFields(elements: readonly Element[]) {
-  return elements.map(({ key, isEnd, jump }) => ({
-    key: { value: key },
-    ...(jump === undefined ? {} : { data: { verdict: { code: NFT_JUMP, chain: jump } } }),
-    ...(isEnd === true ? { flags: NFT_SET_ELEM_INTERVAL_END } : {}),
-  }));
+  return elements.map(({ key, isEnd, jump, isCatchAll }) => {
+    if (isCatchAll === true) return { flags: NFT_SET_ELEM_CATCHALL };
+    return {
+      key: { value: key },
+      ...(jump === undefined ? {} : { data: { verdict: { code: NFT_JUMP, chain: jump } } }),
+      ...(isEnd === true ? { flags: NFT_SET_ELEM_INTERVAL_END } : {}),
+    };
+  });
 }
 
 /** Elements in the kernel's order. */
@@ -60,6 +72,7 @@ export function readElements({ elements = [] }: ValueOf<typeof elementListAttrib
   return elements.map(({ key, data, flags }) => ({
     key: key?.value ?? new Uint8Array(0),
     isEnd: ((flags ?? 0) & NFT_SET_ELEM_INTERVAL_END) !== 0,
+    ...(((flags ?? 0) & NFT_SET_ELEM_CATCHALL) !== 0 ? { isCatchAll: true } : {}),
     ...(data?.verdict?.chain === undefined || data.verdict.code !== NFT_JUMP ? {} : { jump: data.verdict.chain }),
   }));
 }
