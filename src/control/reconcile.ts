@@ -252,7 +252,7 @@ export class Reconciler {
 
   #judge(desired: Desired, failed: readonly Failure[], refusals: readonly Refusal[]): void {
     const { steering, nowMs } = this.#options;
-    const faults = faultsOf(failed, refusals, steering.brokenPaths());
+    const faults = faultsOf(failed, refusals, steering.brokenPaths(desired.kernel.vips));
     this.#judgement = judge(desired.targets, this.#judgement, faults, nowMs());
     const { changed } = this.#judgement;
     // What has a way again is asked at once whether it is there; probes in turn would take a second.

@@ -23,7 +23,15 @@ export type TargetState = {
 };
 
 /** Why a target is not ready, as a closed set for metrics. */
-type Cause = "noRoute" | "ownAddress" | "refused" | "linkDown" | "noCarrier" | "neighborFailed" | "neighborUnknown";
+type Cause =
+  | "noRoute"
+  | "ownAddress"
+  | "refused"
+  | "foreignRoute"
+  | "linkDown"
+  | "noCarrier"
+  | "neighborFailed"
+  | "neighborUnknown";
 
 /** What is wrong with a target now. */
 export type Fault = {

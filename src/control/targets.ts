@@ -91,7 +91,8 @@ export function faultsOf(
     if (cause === "ownAddress") faults.set(fwmark, { kind: "pending", cause, reason, isUsable: false });
     else {
       const isDoubt = cause === "neighborUnknown";
-      faults.set(fwmark, { kind: "unreachable", cause, reason, isUsable: cause !== "linkDown", isDoubt });
+      const isUsable = cause !== "linkDown" && cause !== "foreignRoute";
+      faults.set(fwmark, { kind: "unreachable", cause, reason, isUsable, isDoubt });
     }
   }
   for (const { fwmark, errno, message } of failures) {

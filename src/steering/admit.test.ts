@@ -21,6 +21,7 @@ const desired: DesiredKernel = {
 const nothing = (features: ActualKernel["features"]): ActualKernel => ({
   rules: [],
   routes: [],
+  isAstray: () => false,
   tables: new Map(),
   features,
   memo: new Memo(),

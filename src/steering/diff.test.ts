@@ -26,7 +26,7 @@ class World {
     const queue = { first: 0, last: 0, isFanout: false };
     const { rules, routes, tables } = this;
     const desired = { ...NOTHING_DESIRED, targets, vips: ["10.0.0.1/32"], queue };
-    return diff(desired, { rules, routes, tables, features: FEATURES, memo });
+    return diff(desired, { rules, routes, isAstray: () => false, tables, features: FEATURES, memo });
   }
 
   apply(step: Step): void {

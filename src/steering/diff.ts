@@ -16,9 +16,7 @@ export function diff(desired: DesiredKernel, actual: ActualKernel): Plan {
   const { targets } = desired;
   const { memo } = actual;
   for (const family of [4, 6] as const) {
-    const routes = memo.last(`routes ${family}`, [targets, actual.routes], () =>
-      diffRoutes(family, targets, actual.routes, memo),
-    );
+    const routes = memo.last(`routes ${family}`, [targets, actual.routes], () => diffRoutes(family, targets, actual));
     const rules = memo.last(`rules ${family}`, [targets, actual.rules], () =>
       diffRules(family, targets, actual.rules, memo),
     );
@@ -46,7 +44,7 @@ const markOfTarget = ({ fwmark }: Targets[number]) => fwmark;
 const markOfRoute = ({ table }: Route) => table;
 
 /** Mark by mark, and only where a target or a route is another one than the last time, or something was to be done then. */
-function diffRoutes(family: Family, targets: Targets, routes: readonly Route[], memo: Memo): Part {
+function diffRoutes(family: Family, targets: Targets, { routes, isAstray, memo }: ActualKernel): Part {
   const changed = memo.changedMarks(`routes ${family}`);
   const marks = changed.look({ items: targets, markOf: markOfTarget }, { items: routes, markOf: markOfRoute });
   const isChanged = (mark: number) => marks === null || marks.has(mark);
@@ -54,6 +52,7 @@ function diffRoutes(family: Family, targets: Targets, routes: readonly Route[], 
     family,
     targets.filter((target) => isChanged(markOfTarget(target))),
     routes.filter((route) => route.family === family && isChanged(markOfRoute(route))),
+    isAstray,
     memo,
   );
   const tableOf = (step: Step) => (step.kind === "deleteRoute" ? step.route.table : "table" in step ? step.table : 0);
@@ -62,7 +61,13 @@ function diffRoutes(family: Family, targets: Targets, routes: readonly Route[], 
 }
 
 /** @param actual all of the family */
-function diffSomeRoutes(family: Family, targets: Targets, actual: readonly Route[], memo: Memo): Part {
+function diffSomeRoutes(
+  family: Family,
+  targets: Targets,
+  actual: readonly Route[],
+  isAstray: ActualKernel["isAstray"],
+  memo: Memo,
+): Part {
   const wanted = new Map<number, string>();
   for (const { fwmark, addresses } of targets) {
     const gateway = memo.gateways(addresses)[family];
@@ -71,7 +76,8 @@ function diffSomeRoutes(family: Family, targets: Targets, actual: readonly Route
   const good = new Set<number>();
   const others: Route[] = [];
   for (const route of actual) {
-    if (isDefault(route) && memo.gatewayOf(route).text === wanted.get(route.table)) good.add(route.table);
+    const isWanted = memo.gatewayOf(route).text === wanted.get(route.table) && !isAstray(route);
+    if (isDefault(route) && isWanted) good.add(route.table);
     else others.push(route);
   }
   const additions: Step[] = [];
@@ -84,9 +90,13 @@ function diffSomeRoutes(family: Family, targets: Targets, actual: readonly Route
   return { additions, removals: surplus.map((route) => ({ kind: "deleteRoute", route })) };
 }
 
-/** Whether a route has the place of those we make: to everything, with the metric that the kernel gives by itself. */
-function isDefault({ family, destinationLength, metric, tos }: Route): boolean {
-  return destinationLength === 0 && metric === DEFAULT_METRIC[family] && tos === 0;
+/**
+ * Whether a route has the place of those we make: from everywhere to everything, with the metric that the kernel gives by
+ * itself.
+ */
+function isDefault({ family, destinationLength, metric, tos, extras }: Route): boolean {
+  const isForAll = destinationLength === 0 && tos === 0 && (extras?.header.sourceLength ?? 0) === 0;
+  return isForAll && metric === DEFAULT_METRIC[family];
 }
 
 /** As {@link diffRoutes}; rules that are no mark's, which make the tree, are always looked at. */

@@ -31,7 +31,8 @@ export function formatStep(step: Step): readonly string[] {
   }
 }
 
-function formatRoute({ family, type, destination, destinationLength, nextHops, table, metric }: Route): string {
+/** A route as `ip route` names it. */
+export function formatRoute({ family, type, destination, destinationLength, nextHops, table, metric }: Route): string {
   const to = destinationLength === 0 ? "default" : `${formatGateway(destination)}/${destinationLength}`;
   const prefix = nextHops.length > 1 ? " nexthop" : "";
   const hops = nextHops

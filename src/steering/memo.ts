@@ -90,13 +90,14 @@ export class Memo {
     return result;
   }
 
-  /** The one gateway of a plain route; empty texts for any other kind. */
+  /** The one gateway of a route that says nothing else; empty texts for any other kind. */
   gatewayOf(route: Route): GatewayNames {
     const known = this.#routes.get(route);
     if (known !== undefined) return known;
-    const { type, nextHops } = route;
+    const { type, nextHops, extras } = route;
     const [hop, ...others] = nextHops;
-    const isPlain = type === "unicast" && hop !== undefined && hop.gateway !== null && others.length === 0;
+    const isPlain =
+      type === "unicast" && extras === undefined && hop !== undefined && hop.gateway !== null && others.length === 0;
     const names = isPlain ? { text: formatGateway(hop.gateway!), key: addressKey(hop.gateway!) } : NO_GATEWAY;
     this.#routes.set(route, names);
     return names;

@@ -5,13 +5,13 @@ import {
   type LocalAddress,
   type NeighborKey,
   type NeighborView,
-  type Route,
   type RouteConnection,
   type RouteEvent,
   type Rule,
 } from "#netlink/route";
 import { type NeighborNews, Neighbors } from "./neighbors.js";
 import { formatGateway } from "./nft-format.js";
+import { type RouteName, RouteTables, routeText } from "./route-tables.js";
 import { OUR_PROTOCOL } from "./state.js";
 
 const FAMILIES = [4, 6] as const;
@@ -44,40 +44,34 @@ export type MirrorListeners = {
 /**
  * What the kernel holds of our rules and routes, and of everybody's links, addresses and neighbors: read once, kept by
  * the kernel's events, read anew after a loss. So a turn costs no dump however many targets there are.
- *
- * Routes are the difficult part. IPv4 tells nothing of those that go with a link or an address (fib_table_flush,
- * net/ipv4/fib_trie.c, v6.18), and multipath routes change by parts: then all routes of ours are read again. What we make
- * ourselves, one default route per table and family, is followed event by event.
  */
 export class KernelMirror implements Disposable {
   readonly #connection: RouteConnection;
   readonly #listeners: MirrorListeners;
   readonly #following: ReturnType<typeof followRoutes>;
   readonly #rules = new Map<string, Rule>();
-  /** By {@link tableKey}; several are somebody else's doing. */
-  readonly #routes = new Map<number, readonly Route[]>();
+  readonly #routes: RouteTables;
   readonly #links = new Map<number, Link>();
   readonly #addresses = new Map<string, LocalAddress>();
   readonly neighbors = new Neighbors();
   /** Events of what we do ourselves; they are no news. */
   readonly #expected = new Set<string>();
-  #areRoutesUnsure = false;
   #isLost = true;
   #events = 0;
   #revision = 0;
   #factsRevision = 0;
-  /** Events of rules and routes. */
+  /** Events of rules and routes that are ours, or in a table of ours. */
   #objectEvents = 0;
   /** Of rules and routes as they were read last, and how many events of them there had been by then. */
   #verified = { digest: "", objectEvents: 0 };
   #verifications = 0;
   #ruleList: readonly Rule[] | null = null;
-  #routeList: readonly Route[] | null = null;
   /** How often events were lost and everything was read anew. */
   overruns = 0;
 
   constructor(connection: RouteConnection, listeners: MirrorListeners) {
     this.#connection = connection;
+    this.#routes = new RouteTables(connection);
     this.#listeners = listeners;
     this.#following = followRoutes(
       ["rule", "route", "link", "address", "neighbor"],
@@ -91,7 +85,7 @@ export class KernelMirror implements Disposable {
   settle(): void {
     this.#following.drain();
     if (this.#isLost) this.verify();
-    else if (this.#areRoutesUnsure) this.#readRoutes();
+    else if (this.#routes.settle()) this.#revision++;
   }
 
   /** Reads back what is known; neighbors, who are nobody's drift, now and then only. */
@@ -116,13 +110,14 @@ export class KernelMirror implements Disposable {
     const digest = this.#connection.digest(OUR_PROTOCOL);
     const { objectEvents } = this.#verified;
     const isKnown = digest === this.#verified.digest && objectEvents === this.#objectEvents;
-    if (!wasLost && isKnown && !this.#areRoutesUnsure) return true;
+    if (!wasLost && isKnown && !this.#routes.isUnsure) return true;
     const before = this.#objectsText();
     const rules = FAMILIES.flatMap((family) => this.#connection.rules(family));
     this.#rules.clear();
     this.#ruleList = null;
     for (const rule of rules) this.#takeRule("new", rule);
-    this.#readRoutes();
+    this.#routes.read(wasLost);
+    this.#revision++;
     this.#verified = { digest, objectEvents: this.#objectEvents };
     return wasLost || before === this.#objectsText();
   }
@@ -151,14 +146,8 @@ export class KernelMirror implements Disposable {
     return this.#ruleList;
   }
 
-  /** The same list as long as no route changed. */
-  get routes(): readonly Route[] {
-    if (this.#routeList === null) {
-      const list: Route[] = [];
-      for (const some of this.#routes.values()) list.push(...some);
-      this.#routeList = list;
-    }
-    return this.#routeList;
+  get routes(): Pick<RouteTables, "routes" | "of" | "shared" | "isAstray"> {
+    return this.#routes;
   }
 
   /** Another number whenever anything here may be another than before. */
@@ -169,18 +158,6 @@ export class KernelMirror implements Disposable {
   /** Another number whenever anything of links, addresses and neighbors may be another than before. */
   get factsRevision(): number {
     return this.#factsRevision;
-  }
-
-  /** The routes in the tables of these marks. */
-  routesOf(fwmarks: Iterable<number>): readonly Route[] {
-    const found: Route[] = [];
-    for (const table of fwmarks) {
-      for (const family of FAMILIES) {
-        const routes = this.#routes.get(tableKey(family, table));
-        if (routes !== undefined) found.push(...routes);
-      }
-    }
-    return found;
   }
 
   get links(): ReadonlyMap<number, Link> {
@@ -205,14 +182,22 @@ export class KernelMirror implements Disposable {
     this.#expected.add(text);
   }
 
+  /** We have made this route. */
+  expectRoute(route: RouteName): void {
+    this.expect(routeChange("new", route));
+    this.#routes.made(route);
+  }
+
   #take(event: RouteEvent): void {
     this.#events++;
     this.#listeners.onEvent(() => event, true);
-    if (event.kind === "rule" || event.kind === "route") this.#objectEvents++;
-    const isNews = this.#apply(event);
-    if (isNews && (event.kind === "rule" || event.kind === "route")) this.#revision++;
-    else if (isNews) this.#factsChanged();
-    if (isNews && !this.#expected.delete(eventText(event))) this.#listeners.onChange();
+    if (!this.#apply(event)) return;
+    if (event.kind === "rule" || event.kind === "route") {
+      this.#objectEvents++;
+      this.#revision++;
+    } else this.#factsChanged();
+    if (!this.#expected.delete(eventText(event))) this.#listeners.onChange();
+    else if (event.kind === "route") this.#routes.takeOwn(event.change, event.route);
   }
 
   /** @returns whether it may change what we would do */
@@ -225,13 +210,13 @@ export class KernelMirror implements Disposable {
       case "rule":
         return this.#takeRule(event.change, event.rule);
       case "route":
-        return this.#takeRoute(event);
+        return this.#routes.take(event.change, event.route, event.isReplacement);
       case "link":
         return this.#takeLink(event.change, event.link);
       case "address":
         if (event.change === "new") this.#addresses.set(localAddressKey(event.address), event.address);
         else this.#addresses.delete(localAddressKey(event.address));
-        this.#areRoutesUnsure ||= event.change === "deleted";
+        if (event.change === "deleted") this.#routes.doubt();
         return true;
       case "neighbor": {
         const { linkIndex, address, state } = event.neighbor;
@@ -273,45 +258,17 @@ export class KernelMirror implements Disposable {
     return true;
   }
 
-  #takeRoute({ change, route, isReplacement }: RouteEvent & { readonly kind: "route" }): boolean {
-    const key = tableKey(route.family, route.table);
-    const present = this.#routes.get(key) ?? [];
-    // A foreign route counts only where it may have taken the place of ours: `ip route replace` names no protocol.
-    if (route.protocol !== OUR_PROTOCOL && present.length === 0) return false;
-    this.#routeList = null;
-    const [only] = present;
-    const isAlone = only === undefined || isReplacement || routeText(only) === routeText(route);
-    const isSimple = isPlain(route) && present.length <= 1 && present.every(isPlain) && isAlone;
-    if (!isSimple || route.protocol !== OUR_PROTOCOL) this.#areRoutesUnsure = true;
-    else if (change === "new") this.#routes.set(key, [route]);
-    else this.#routes.delete(key);
-    return true;
-  }
-
   #takeLink(change: "new" | "deleted", link: Link): boolean {
     const before = this.#links.get(link.index);
     if (change === "new") this.#links.set(link.index, link);
     else this.#links.delete(link.index);
     const isSame = change === "new" && before !== undefined && linkText(before) === linkText(link);
-    if (!isSame) this.#areRoutesUnsure = true;
+    if (!isSame) this.#routes.doubt();
     return !isSame;
   }
 
-  #readRoutes(): void {
-    this.#areRoutesUnsure = false;
-    this.#revision++;
-    this.#routeList = null;
-    this.#routes.clear();
-    for (const family of FAMILIES) {
-      for (const route of this.#connection.routes(family, OUR_PROTOCOL)) {
-        const key = tableKey(family, route.table);
-        this.#routes.set(key, [...(this.#routes.get(key) ?? []), route]);
-      }
-    }
-  }
-
   #objectsText(): string {
-    return [...this.#rules.keys(), ...this.routes.map(routeText)].sort().join("\n");
+    return [...this.#rules.keys(), ...this.#routes.routes.map(routeText)].sort().join("\n");
   }
 
   #linksText(): string {
@@ -323,14 +280,6 @@ export class KernelMirror implements Disposable {
   }
 }
 
-/** A number for each family's table, u32. */
-const tableKey = (family: 4 | 6, table: number) => table * 2 + (family === 4 ? 0 : 1);
-
-/** A default route by one gateway, as we make them. */
-function isPlain({ destinationLength, type, nextHops }: Route): boolean {
-  return destinationLength === 0 && type === "unicast" && nextHops.length === 1;
-}
-
 /** What {@link KernelMirror.expect} is told of a rule that is added or deleted by us. */
 export function ruleChange(change: "new" | "deleted", rule: Rule): string {
   return `rule ${change} ${ruleText(rule)}`;
@@ -340,8 +289,6 @@ export function ruleChange(change: "new" | "deleted", rule: Rule): string {
 export function routeChange(change: "new" | "deleted", { family, table, gateway }: RouteName): string {
   return `route ${change} ${family} ${table} ${gateway}`;
 }
-
-type RouteName = { readonly family: 4 | 6; readonly table: number; readonly gateway: string };
 
 /** An event for people: the object's kind, what became of it, and what it is. */
 export function formatEvent(event: KernelEvent): string {
@@ -372,13 +319,6 @@ function eventText(event: RouteEvent): string {
 function ruleText({ family, priority, fwmark, fwmask, action, table, goto: target, selectors }: Rule): string {
   const more = selectors === undefined ? "" : JSON.stringify(selectors);
   return `${family} ${priority} ${fwmark} ${fwmask} ${action} ${action === "table" ? table : target} ${more}`;
-}
-
-function routeText({ family, table, destinationLength, metric, nextHops }: Route): string {
-  const hops = nextHops.map(
-    ({ gateway, linkIndex }) => `${gateway === null ? "" : formatGateway(gateway)} ${linkIndex}`,
-  );
-  return `${family} ${table} ${destinationLength} ${metric} ${hops.join(",")}`;
 }
 
 /** What of a link decides about paths. */

@@ -38,7 +38,7 @@ class World {
   read(): ActualKernel {
     const rules = FAMILIES.flatMap((family) => this.rules(family));
     const routes = FAMILIES.flatMap((family) => this.route.routes(family, OUR_PROTOCOL));
-    return { rules, routes, tables: new Map(), features: FEATURES, memo: new Memo() };
+    return { rules, routes, isAstray: () => false, tables: new Map(), features: FEATURES, memo: new Memo() };
   }
 
   rules(family: Family) {

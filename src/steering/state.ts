@@ -41,6 +41,8 @@ export const NOTHING_DESIRED: DesiredKernel = {
 export type ActualKernel = {
   readonly rules: readonly Rule[];
   readonly routes: readonly Route[];
+  /** Whether a route leads out by another link than the kernel chose when we made it. */
+  readonly isAstray: (route: Route) => boolean;
   /** Our nftables tables that are there, by name. */
   readonly tables: ReadonlyMap<string, ActualTable>;
   readonly features: NftFeatures;

@@ -1,4 +1,4 @@
-import { isIpv4, parseAddress } from "#model";
+import { isIpv4, parseAddress, parsePrefix } from "#model";
 import { NetlinkError } from "#netlink";
 import { NftConnection, type NftFeatures, probeNftables, watchNftables } from "#netlink/nftables";
 import { defaultRoute, type Link, type NeighborKey, type Route, RouteConnection } from "#netlink/route";
@@ -9,7 +9,7 @@ import { formatGateway } from "./nft-format.js";
 import { fwmarkOfChain, METRICS_TABLE } from "./nft-metrics.js";
 import { QUEUE_TABLE } from "./nft-nfqlb.js";
 import { NftReader } from "./nft-read.js";
-import { type PathFault, pathFault } from "./paths.js";
+import { foreignFault, type PathFault, pathFault } from "./paths.js";
 import { type ActualKernel, type Failure, OUR_PROTOCOL, type Step } from "./state.js";
 
 /** Outcomes that are as good as success, with the reason. */
@@ -57,7 +57,8 @@ export class Steering implements Disposable {
       rules:
         this.#mirror?.rules ??
         families.flatMap((family) => this.#route.rules(family).filter(({ protocol }) => protocol === OUR_PROTOCOL)),
-      routes: this.#mirror?.routes ?? families.flatMap((family) => this.#route.routes(family, OUR_PROTOCOL)),
+      routes: this.#mirror?.routes.routes ?? families.flatMap((family) => this.#route.routes(family, OUR_PROTOCOL)),
+      isAstray: (route) => this.#mirror?.routes.isAstray(route) ?? false,
       tables: this.#reader.read(),
       features: this.features,
       memo: this.memo,
@@ -109,7 +110,7 @@ export class Steering implements Disposable {
         const address = parseAddress(gateway);
         const bytes = isIpv4(address) ? address.slice(12) : address;
         this.#route.replaceRoute(defaultRoute(table, bytes, OUR_PROTOCOL));
-        this.#mirror?.expect(routeChange("new", step));
+        this.#mirror?.expectRoute(step);
         this.#renewNeighbor(bytes);
         break;
       }
@@ -194,17 +195,28 @@ export class Steering implements Disposable {
     return this.#mirror?.overruns ?? 0;
   }
 
-  /** Marks whose packets would not reach their target, with the reason; as of now. Only while watched. */
-  brokenPaths(): ReadonlyMap<number, PathFault> {
+  /**
+   * Marks whose packets would not reach their target, with the reason; as of now. Only while watched.
+   * @param vips prefixes that packets with a mark go to
+   */
+  brokenPaths(vips: readonly string[]): ReadonlyMap<number, PathFault> {
     const mirror = this.#mirror;
     if (mirror === null) return new Map();
     mirror.settle();
-    return this.memo.last("broken paths", [mirror.revision], () => this.#findBroken(mirror));
+    return this.memo.last("broken paths", [mirror.revision, vips], () => {
+      const broken = new Map(this.#findBroken(mirror));
+      for (const table of mirror.routes.shared) {
+        const fault = foreignFault(table, vips.map(parsePrefix));
+        if (fault !== null) broken.set(table[0]!.table, fault);
+      }
+      return broken;
+    });
   }
 
   /** While links, addresses and neighbors are as they were, what is known of routes that are the same still holds. */
   #findBroken(mirror: KernelMirror): ReadonlyMap<number, PathFault> {
-    const { routes, links, neighbors, factsRevision } = mirror;
+    const { links, neighbors, factsRevision } = mirror;
+    const { routes } = mirror.routes;
     const list = { items: routes, markOf: ({ table }: Route) => table };
     const changed = this.memo.changedMarks("broken paths");
     const marks = changed.look(list, list, String(factsRevision));
@@ -229,7 +241,7 @@ export class Steering implements Disposable {
     const mirror = this.#mirror;
     if (mirror === null) return;
     const asked: NeighborKey[] = [];
-    for (const route of mirror.routesOf(fwmarks)) {
+    for (const route of mirror.routes.of(fwmarks)) {
       const { text: gateway, key } = this.memo.gatewayOf(route);
       if (gateway === "") continue;
       const { linkIndex, gateway: address } = route.nextHops[0]!;

@@ -106,6 +106,16 @@ export class RouteConnection implements Disposable {
     return routes.filter((route) => protocol === 0 || route.protocol === protocol); // old kernels do not filter
   }
 
+  /** The routes of one table, whoever made them, in the order in which the kernel takes them; none: there is no such table. */
+  routesOfTable(family: Family, table: number): readonly Route[] {
+    try {
+      return this.#dump(`RTM_GETROUTE table ${table}`, RTM_GETROUTE, routeQuery(family, 0, table), decodeRoute);
+    } catch (error) {
+      if (error instanceof NetlinkError && error.errno === "ENOENT") return [];
+      throw error;
+    }
+  }
+
   /**
    * Adds a route. On IPv6 one more gateway beside another is a multipath route, not an error.
    * @throws {NetlinkError} EEXIST: the destination with that metric is there; ENETUNREACH, EHOSTUNREACH, EINVAL: the gateway

@@ -95,7 +95,8 @@ test("routes: gateways, links, several next hops, and types without any", () => 
   const none = v4(0, 0, 0, 0);
   expect(route("", 1)).toEqual({ ...to(none, 0), nextHops: [hop(v4(10, 1, 0, 9))] });
   expect(route("", 2)).toEqual({ ...to(none, 0), type: "unreachable", metric: 4278198272 });
-  expect(route("", 3)).toEqual({ ...to(v4(192, 0, 2, 0), 24), nextHops: [hop(null)] });
+  const extras = { header: { sourceLength: 0, scope: 0, flags: 0 }, attributes: { preferredSource: v4(10, 1, 0, 1) } };
+  expect(route("", 3)).toEqual({ ...to(v4(192, 0, 2, 0), 24), nextHops: [hop(null)], extras });
   expect(route("", 4)).toEqual({ ...to(v4(192, 0, 2, 128), 25), nextHops: [hop(v6(9))] });
   const two = [hop(v4(10, 1, 0, 9), 2), hop(v4(10, 1, 0, 10))];
   expect(route("", 5)).toEqual({ ...to(v4(198, 51, 100, 0), 24), nextHops: two });

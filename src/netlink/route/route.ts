@@ -11,6 +11,8 @@ const RT_SCOPE_HOST = 254;
 const RT_SCOPE_NOWHERE = 255;
 /** RTNH_F_DEAD, RTNH_F_LINKDOWN: in rtm_flags for the only next hop, in rtnh_flags for one of several. */
 const RTNH_F_UNUSABLE = 0x1 | 0x10;
+/** RTNH_F_ONLINK: the gateway is taken to be on the link, whatever other routes say. */
+const RTNH_F_ONLINK = 0x4;
 const RTM_F_CLONED = 0x200;
 const RTM_F_LOOKUP_TABLE = 0x1000;
 const RTM_F_FIB_MATCH = 0x2000;
@@ -67,6 +69,22 @@ const routeAttributes = attributes("RTA", {
 });
 export const routeMessage = message(routeHeader, routeAttributes);
 
+/** Attributes that are fields of a route. */
+const FIELDS: ReadonlySet<string> = new Set([
+  "table",
+  "destination",
+  "priority",
+  "gateway",
+  "via",
+  "outputInterface",
+  "multipath",
+  "unknown",
+]);
+/** Every IPv6 route has these: `struct rta_cacheinfo` with the ticks after which it ends, 0 = never, and 0 = medium. */
+const RTA_CACHEINFO = 12;
+const EXPIRES_AT = 8;
+const RTA_PREF = 20;
+
 /** Where a route leads: a gateway, a link, or a gateway on a link. */
 export type NextHop = {
   /** Address bytes, 4 or 16; an IPv4 route may have an IPv6 gateway. null: the destination is on the link. */
@@ -96,6 +114,14 @@ export type Route = {
   readonly tos: number;
   /** Several for a multipath route, none for `blackhole` and its like. */
   readonly nextHops: readonly NextHop[];
+  /** What else it says, as the kernel told it; absent for a route that says nothing else, as ours. */
+  readonly extras?: RouteExtras;
+};
+
+/** `onlink`, a scope, a source, metrics, encapsulation, a next hop by its number …: to be compared, and to name it. */
+type RouteExtras = {
+  readonly header: Pick<ValueOf<typeof routeHeader>, "sourceLength" | "scope" | "flags">;
+  readonly attributes: ValueOf<typeof routeAttributes>;
 };
 
 /** The one destination of all default routes: thousands of them would have one each. */
@@ -121,6 +147,8 @@ export function decodeRoute(body: Uint8Array): Route | null {
   const { header, attributes: found } = routeMessage.decode(body, "");
   const family = familyOf(header.family);
   if (family === null || (header.flags & RTM_F_CLONED) !== 0) return null;
+  const nextHops = nextHopsOf(header.flags, found);
+  const extras = extrasOf(header, found, nextHops);
   return {
     family,
     table: found.table ?? header.table,
@@ -130,9 +158,29 @@ export function decodeRoute(body: Uint8Array): Route | null {
     destinationLength: header.destinationLength,
     metric: found.priority ?? 0,
     tos: header.tos,
-    nextHops: nextHopsOf(header.flags, found),
+    nextHops,
+    ...(extras === null ? {} : { extras }),
   };
 }
+
+function extrasOf(
+  { sourceLength, scope, flags }: ValueOf<typeof routeHeader>,
+  found: ValueOf<typeof routeAttributes>,
+  hops: readonly NextHop[],
+): RouteExtras | null {
+  const hasGateway = hops.some(({ gateway }) => gateway !== null);
+  const header = { sourceLength, scope: hasGateway ? scope : 0, flags: flags & RTNH_F_ONLINK };
+  const unknown = found.unknown?.filter(({ type, payload }) => {
+    const isUsual = type === RTA_CACHEINFO ? isZero(payload.subarray(EXPIRES_AT, EXPIRES_AT + 4)) : isZero(payload);
+    return !isUsual || (type !== RTA_CACHEINFO && type !== RTA_PREF);
+  });
+  const others = Object.entries(found).filter(([key]) => !FIELDS.has(key));
+  if (unknown !== undefined && unknown.length > 0) others.push(["unknown", unknown]);
+  const isPlain = others.length === 0 && Object.values(header).every((value) => value === 0);
+  return isPlain ? null : { header, attributes: Object.fromEntries(others) };
+}
+
+const isZero = (bytes: Uint8Array) => bytes.every((byte) => byte === 0);
 
 function nextHopsOf(flags: number, found: ValueOf<typeof routeAttributes>): readonly NextHop[] {
   if (found.multipath !== undefined) {
@@ -158,9 +206,11 @@ export function encodeRoute(route: Route): Uint8Array {
   return routeBody(route, scopeOf(route));
 }
 
-/** Body of RTM_DELROUTE: names everything we know of the route, and any scope. */
+/** Body of RTM_DELROUTE: names what tells the route from others, and any scope. */
 export function encodeRouteDeletion(route: Route): Uint8Array {
-  return routeBody(route, RT_SCOPE_NOWHERE);
+  // One by a next hop's number has no gateway of its own (fib_nh_match, net/ipv4/fib_semantics.c, v6.18).
+  const isByNumber = route.extras?.attributes.nextHopId !== undefined;
+  return routeBody(isByNumber ? { ...route, nextHops: [] } : route, RT_SCOPE_NOWHERE);
 }
 
 /** As iproute2 chooses it: what is on the link has scope link, what is the host's own scope host. */
@@ -171,7 +221,7 @@ function scopeOf({ type, nextHops: hops }: Route): number {
 }
 
 function routeBody(route: Route, scope: number): Uint8Array {
-  const { family, table, protocol, type, destination, destinationLength, metric, tos, nextHops: hops } = route;
+  const { family, table, protocol, type, destination, destinationLength, metric, tos, nextHops: hops, extras } = route;
   if (type === "other") throw new RangeError("route.type: of a kind that is not known here");
   const [only] = hops;
   const path =
@@ -185,6 +235,7 @@ function routeBody(route: Route, scope: number): Uint8Array {
       header: {
         ...emptyHeader(family),
         destinationLength,
+        sourceLength: extras?.header.sourceLength ?? 0,
         tos,
         table: table < HEADER_TABLE_LIMIT ? table : 0,
         protocol,
@@ -193,6 +244,8 @@ function routeBody(route: Route, scope: number): Uint8Array {
       },
       attributes: {
         destination: destinationLength === 0 ? undefined : destination,
+        source: extras?.attributes.source,
+        nextHopId: extras?.attributes.nextHopId,
         ...path,
         priority: metric === 0 ? undefined : metric,
         table,
@@ -217,9 +270,10 @@ function gatewayAttribute(family: Family, { gateway }: NextHop) {
   return { via };
 }
 
-/** Body of RTM_GETROUTE: the routes of a family; a protocol other than 0 lets the kernel filter. */
-export function routeQuery(family: Family, protocol: number): Uint8Array {
-  return routeMessage.encode({ header: { ...emptyHeader(family), protocol }, attributes: {} }, "");
+/** Body of RTM_GETROUTE: the routes of a family; a protocol or table other than 0 lets the kernel filter. */
+export function routeQuery(family: Family, protocol: number, table = 0): Uint8Array {
+  const attributes = table === 0 ? {} : { table };
+  return routeMessage.encode({ header: { ...emptyHeader(family), protocol }, attributes }, "");
 }
 
 /**
