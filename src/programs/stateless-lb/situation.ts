@@ -76,7 +76,7 @@ function judgeTargets(document: StatusDocument | null, dataPlane: Snapshot | nul
     const own = target.fwmark === null ? [] : (paths.get(target.fwmark) ?? []);
     const broken = own.find(({ verdict }) => verdict === "broken");
     const common = { paths: own, packets: counted.get(target.fwmark ?? -1) ?? 0 };
-    if (target.state === "pending" || broken === undefined) return { ...target, ...common };
+    if (target.state !== "ready" || broken === undefined) return { ...target, ...common }; // its reason says more
     return { ...target, ...common, state: "unreachable", reason: broken.reason };
   });
 }
