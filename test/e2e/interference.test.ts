@@ -31,6 +31,12 @@ beforeAll(async () => {
   balancer = new Balancer(bin, topology, { NSM_NFQUEUE: "7", NSM_NFQUEUE_LENGTH: "8192" });
   balancer.configure(TARGETS);
   await balancer.start(TARGETS.length);
+  // A question that is asked into a link that is hardly up waits for its repetition, and most packets of that second are lost.
+  for (const family of [4, 6] as const) await topology.sendUdp(family, RATE, RATE / 10);
+  await until("answers of all targets", () => {
+    const answered = run("ip", "neigh").match(/^(172\.16|fd16:).*lladdr/gm) ?? [];
+    return new Set(answered.map((line) => line.split(" ")[0])).size === 2 * TARGETS.length ? true : null;
+  });
 });
 
 afterAll(() => {
