@@ -196,3 +196,18 @@ test.each([
     expect(seen.connections).toContain(false);
   },
 );
+
+test("R17, O3: why the server cannot be reached is told, and again while it lasts", async () => {
+  const reasons: string[] = [];
+  const address = stage.address();
+  const close = await stage.serve(storeOf(example), address);
+  const onConnection = (isConnected: boolean, reason: string) => void reasons.push(isConnected ? "connected" : reason);
+  stage.follow(address, { onConnection, firstAnswerMs: 50, stillAwayMs: 100 });
+  await expect.poll(() => reasons).toEqual(["connected"]);
+  await close();
+  await expect.poll(() => reasons.length, { timeout: 5_000 }).toBeGreaterThan(4);
+  const why = `no answer from ${address}: connect ENOENT ${address.slice("unix:".length)}`;
+  expect(reasons.slice(2, 5)).toEqual([why, why, why]);
+  await stage.serve(storeOf(example), address);
+  await expect.poll(() => reasons.at(-1), { timeout: 5_000 }).toBe("connected");
+});

@@ -32,11 +32,16 @@ export type FollowOptions = {
   readonly leftInForce?: ReadonlySet<string>;
   /** When a server that has not answered at all counts as away, and how long after it answers `onWaiting` is told, in ms. Default 5_000. */
   readonly firstAnswerMs?: number;
+  /** How often is told that it is still away, in ms. Default 60_000. */
+  readonly stillAwayMs?: number;
   /** Whether a flow without VIPs matches every VIP, as in the reference, instead of being refused. Default false. */
   readonly doFlowsWithoutVipsMatchAll?: boolean;
   /** Folder where the state is saved for a restart without NSP, and the wall clock in ms; null saves nothing. */
   readonly state: { readonly folder: string; readonly nowMs: () => number } | null;
-  /** Whether all watches are answered; told once per change, for log and health. */
+  /**
+   * Whether all watches are answered, for log and health; told once per change, and while they are not again after
+   * `firstAnswerMs` and then every `stillAwayMs`, with what keeps the server from being reached now.
+   */
   readonly onConnection: (isConnected: boolean, reason: string) => void;
   /**
    * There is no configuration after a while, though the server answers: the lists that are missing, for example `conduit`;
@@ -110,6 +115,10 @@ class Follower implements Disposable {
   /** Watches that ended and have not been answered since. */
   readonly #broken = new Set<string>();
   #isConnected: boolean | null = null;
+  /** Why a watch ended last. */
+  #reason = "";
+  /** Tells again that the server is away. */
+  #away: NodeJS.Timeout | null = null;
   /** Ends the time that a server has for its first answers. */
   #late: NodeJS.Timeout | null = null;
   #isLate = false;
@@ -149,9 +158,18 @@ class Follower implements Disposable {
     this.#isLate = false;
     this.#late = setTimeout(() => {
       this.#isLate = true;
-      if (this.#isConnected === null) this.#setConnected(false, `no answer from ${this.#options.server.address}`);
+      if (this.#isConnected === null) void this.#tellAway();
       this.#tellMissing();
     }, this.#firstAnswerMs);
+  }
+
+  async #tellAway(): Promise<void> {
+    const fault = await this.#client.fault();
+    if (this.#isEnding || this.#isConnected === true) return;
+    const silence = `no answer from ${this.#options.server.address}`;
+    this.#isConnected = false;
+    this.#options.onConnection(false, fault === "" ? this.#reason || silence : `${silence}: ${fault}`);
+    this.#away = setTimeout(() => void this.#tellAway(), this.#options.stillAwayMs ?? 60_000);
   }
 
   #tellMissing(): void {
@@ -201,7 +219,12 @@ class Follower implements Disposable {
   [Symbol.dispose](): void {
     this.#ending.abort();
     this.#client[Symbol.dispose]();
+    clearTimeout(this.#away!);
     if (this.#saveTimer !== null) this.#save();
+  }
+
+  get #isEnding(): boolean {
+    return this.#ending.signal.aborted || this.#options.signal.aborted;
   }
 
   #wake(): void {
@@ -281,8 +304,11 @@ class Follower implements Disposable {
   }
 
   #setConnected(isConnected: boolean, reason: string): void {
-    if (this.#ending.signal.aborted || this.#options.signal.aborted || this.#isConnected === isConnected) return;
+    this.#reason = reason;
+    if (this.#isEnding || this.#isConnected === isConnected) return;
     this.#isConnected = isConnected;
+    clearTimeout(this.#away!);
+    if (!isConnected) this.#away = setTimeout(() => void this.#tellAway(), this.#options.firstAnswerMs ?? 5_000);
     if (isConnected && this.#knowledge.whole() === null) this.#allowTime();
     this.#options.onConnection(isConnected, reason);
   }

@@ -1,4 +1,6 @@
-import { afterAll, afterEach, expect, test, vi } from "vitest";
+import { once } from "node:events";
+import { type AddressInfo, createServer } from "node:net";
+import { afterAll, afterEach, expect, onTestFinished, test, vi } from "vitest";
 import { NspStage, storeOf } from "../../test/harness/nsp.js";
 import { runNsp } from "./stateless-lb/nsp-command.js";
 import { readSettings } from "./stateless-lb/settings.js";
@@ -62,8 +64,15 @@ test("a registration that will have no effect is told: stream, identifier, a tar
   expect(taken.printed).toMatch(/^warning: the server does not list this target; has its configuration file one/);
 });
 
-test("a silent server is named", async () => {
-  const address = stage.address();
+test("a server that cannot be reached is told at once with what the system says, a silent one after the time-out", async () => {
+  const nobody = stage.address();
+  const refused = `NSP ${nobody}: connect ENOENT ${nobody.slice("unix:".length)}`;
+  await expect(run(["get", "targets", "--address", nobody])).rejects.toThrow(refused);
+  await expect(run(register(nobody, "3", "172.16.0.13"))).rejects.toThrow(refused);
+  const silent = createServer().listen(0, "127.0.0.1");
+  onTestFinished(() => void silent.close());
+  await once(silent, "listening");
+  const address = `127.0.0.1:${(silent.address() as AddressInfo).port}`;
   const message = `no answer from ${address} in 0.2 s`;
   const target = register(address, "3", "172.16.0.13", "--timeout", "0.2");
   await expect(run(["get", "targets", "--address", address, "--timeout", "0.2"])).rejects.toThrow(message);

@@ -6,9 +6,10 @@ import {
   type MessageInitShape,
   type MessageShape,
 } from "@bufbuild/protobuf";
-import { Client, Metadata, type ServiceError } from "@grpc/grpc-js";
+import { Client, Metadata, type ServiceError, status } from "@grpc/grpc-js";
 import { deserialize, pathOf, serialize } from "./definition.js";
-import { toRpcError } from "./error.js";
+import { plainDetails, toRpcError } from "./error.js";
+import { Health } from "./gen/grpc/health/v1/health_pb.js";
 import { silenceLibrary } from "./library-log.js";
 import { clientCredentials, type Security } from "./security.js";
 
@@ -33,6 +34,8 @@ export type ClientOptions = {
   readonly minKeepaliveMs?: number;
   /** How long an answer to a PING is waited for, in ms; then the connection is given up. Default 20_000, as gRPC-Go. */
   readonly keepaliveTimeoutMs?: number;
+  /** Whether calls wait for a server that cannot be reached, instead of failing with why. Default true. */
+  readonly isPatient?: boolean;
 };
 
 /** Calls to one gRPC server; it connects when needed, again and again. */
@@ -40,6 +43,7 @@ export class RpcClient implements Disposable {
   /** Interval of pings in ms at first; 0: there are none. */
   readonly keepaliveMs: number;
   readonly #client: Client;
+  readonly #isPatient: boolean;
 
   constructor({
     address,
@@ -48,8 +52,10 @@ export class RpcClient implements Disposable {
     keepaliveMs = 0,
     minKeepaliveMs = 10_000,
     keepaliveTimeoutMs = 20_000,
+    isPatient = true,
   }: ClientOptions) {
     this.keepaliveMs = keepaliveMs > 0 ? Math.max(keepaliveMs, minKeepaliveMs) : 0;
+    this.#isPatient = isPatient;
     silenceLibrary(); // it would tell, for example, that the keepalive interval doubles
     this.#client = new Client(address, clientCredentials(security), {
       "grpc.default_authority": "localhost",
@@ -78,7 +84,7 @@ export class RpcClient implements Disposable {
         (message: MessageShape<I>) => serialize(method.input, message),
         (bytes) => deserialize(method.output, bytes),
         create(method.input, request),
-        new Metadata({ waitForReady: true }),
+        new Metadata({ waitForReady: this.#isPatient }),
         { deadline: Date.now() + deadlineMs },
         (error, answer) => {
           if (error !== null) reject(toRpcError(path, error));
@@ -123,7 +129,7 @@ export class RpcClient implements Disposable {
       (message: MessageShape<I>) => serialize(method.input, message),
       read,
       create(method.input, request),
-      new Metadata({ waitForReady: true }),
+      new Metadata({ waitForReady: this.#isPatient }),
     );
     const cancel = () => call.cancel();
     signal.addEventListener("abort", cancel, { once: true });
@@ -136,6 +142,25 @@ export class RpcClient implements Disposable {
       call.on("error", () => {}); // a cancelled call still reports CANCELLED
       call.cancel();
     }
+  }
+
+  /**
+   * Why the server cannot be reached now, for example `connect ECONNREFUSED 192.0.2.1:7778`; "": it can be, or nothing is
+   * known of it within `deadlineMs`.
+   */
+  fault(deadlineMs = 1_000): Promise<string> {
+    const nothing = () => Buffer.alloc(0);
+    return new Promise((resolve) => {
+      this.#client.makeUnaryRequest(
+        pathOf(Health, Health.method.check.name),
+        nothing,
+        nothing,
+        null,
+        new Metadata(),
+        { deadline: Date.now() + deadlineMs },
+        (error) => resolve(error?.code === status.UNAVAILABLE ? plainDetails(error.details) : ""),
+      );
+    });
   }
 
   [Symbol.dispose](): void {

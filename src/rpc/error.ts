@@ -13,6 +13,8 @@ export class RpcError extends Error {
   readonly status: string;
   /** The server ended the connection, or the call, to have fewer frames of us; its services have answered nothing. */
   readonly isCallForCalm: boolean;
+  /** What the server, or the system, says of it; may be empty. */
+  readonly details: string;
 
   constructor(method: string, statusName: string, details: string, cause?: unknown) {
     super(`${method}: ${statusName}${details === "" ? "" : ` (${details})`}`, { cause });
@@ -20,10 +22,17 @@ export class RpcError extends Error {
     this.method = method;
     this.status = statusName;
     this.isCallForCalm = statusName === "RESOURCE_EXHAUSTED" && details === CALM_DETAILS;
+    this.details = details;
   }
 }
 
 /** The library's error as ours. */
 export function toRpcError(method: string, error: ServiceError): RpcError {
-  return new RpcError(method, status[error.code] ?? String(error.code), error.details ?? error.message, error);
+  const details = plainDetails(error.details ?? error.message);
+  return new RpcError(method, status[error.code] ?? String(error.code), details, error);
+}
+
+/** What the system says of a connection, out of the library's sentence around it. */
+export function plainDetails(details: string): string {
+  return /^No connection established\. Last error: (?:Error: )?(.+?)\. Resolution note:/s.exec(details)?.[1] ?? details;
 }

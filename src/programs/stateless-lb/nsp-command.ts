@@ -89,13 +89,15 @@ export async function runNsp(args: readonly string[], settings: Settings): Promi
   if (more.length > 0) throw new UsageError(`unexpected argument ${more[0]}`);
   if (verb === undefined) return await serve(values, settings);
   const address = addressOf("--address", values.address ?? settings.nspService);
-  using query = new NspQuery({ address, security: "plain-text" });
+  using query = new NspQuery({ address, security: "plain-text", isPatient: false });
   try {
     return await ask(query, verb, what, values, settings);
   } catch (error) {
-    if (!(error instanceof NoAnswer) && !(error instanceof RpcError && error.status === "DEADLINE_EXCEEDED"))
-      throw error;
-    throw new CommandError(`no answer from ${address} in ${values.timeout} s`, { cause: error });
+    if (error instanceof NoAnswer || (error instanceof RpcError && error.status === "DEADLINE_EXCEEDED"))
+      throw new CommandError(`no answer from ${address} in ${values.timeout} s`, { cause: error });
+    if (error instanceof RpcError && error.status === "UNAVAILABLE")
+      throw new CommandError(`NSP ${address}: ${error.details}`, { cause: error });
+    throw error;
   }
 }
 

@@ -199,6 +199,7 @@ async function work(
     nsp: source.address,
   });
   const ending = new AbortController();
+  let nspSince: string | null = null;
   await Promise.race([dataPlane.start(), told]); // it may wait for one that somebody else has just started
   reconciler.start();
   const following = follow({ ...source, leftInForce }, settings, log, ending.signal, {
@@ -211,7 +212,8 @@ async function work(
       services.refresh();
     },
     onConnection: (isConnected, reason) => {
-      status.update({ nsp: { isConnected, since: new Date().toISOString(), reason } });
+      if (isConnected !== state.isNspConnected || nspSince === null) nspSince = new Date().toISOString();
+      status.update({ nsp: { isConnected, since: nspSince, reason } });
       state.isNspConnected = isConnected;
       services.refresh();
     },

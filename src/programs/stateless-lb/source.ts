@@ -189,12 +189,16 @@ export async function firstConfiguration(source: Source, settings: Settings, log
   const ending = new AbortController();
   try {
     return await new Promise<Configuration>((resolve, reject) => {
+      let why = "";
       const late = () =>
-        reject(new StartError(`no configuration from ${source.address} in ${DRY_RUN_DEADLINE_MS / 1000} s`));
+        reject(new StartError(`no configuration from ${source.address} in ${DRY_RUN_DEADLINE_MS / 1000} s${why}`));
       setTimeout(late, DRY_RUN_DEADLINE_MS).unref();
       const quiet: Log = { ...log, info: () => {}, debug: () => {}, trace: () => {} };
       const onUpdate = (update: NspUpdate) => resolve(update.configuration);
-      const events = { onUpdate, onConnection: () => {}, onWaiting: () => {} };
+      const onConnection = (_isConnected: boolean, reason: string) => {
+        why = reason === "" ? "" : `: ${reason}`;
+      };
+      const events = { onUpdate, onConnection, onWaiting: () => {} };
       follow({ ...source, stateFolder: null }, settings, quiet, ending.signal, events).catch(reject);
     });
   } finally {
