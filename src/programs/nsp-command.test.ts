@@ -26,7 +26,10 @@ async function run(args: readonly string[], env: NodeJS.ProcessEnv = {}) {
     return true;
   });
   try {
-    return { code: await runNsp(args, readSettings({ NSM_NSP_INSECURE: "true", ...env })), printed };
+    return {
+      code: await runNsp(args, readSettings({ NSM_NSP_INSECURE: "true", ...env }), { levelsOf: () => {} }),
+      printed,
+    };
   } finally {
     take.mockRestore();
   }

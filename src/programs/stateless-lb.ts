@@ -5,6 +5,7 @@ import { printDebug } from "./stateless-lb/debug-command.js";
 import { explainFailure } from "./stateless-lb/failure.js";
 import { FlagError } from "./stateless-lb/go-flags.js";
 import { createLog } from "./stateless-lb/log.js";
+import { endWithReader, outliveReader } from "./stateless-lb/output.js";
 import { serve } from "./stateless-lb/serve.js";
 import { readSettings, readSettingsWithOrigins, type Settings, SettingsError } from "./stateless-lb/settings.js";
 import { printSettings, settingsByName } from "./stateless-lb/settings-text.js";
@@ -17,7 +18,7 @@ async function main(args: readonly string[], env: NodeJS.ProcessEnv, signals: Si
     const subcommand = findSubcommand(first);
     if (subcommand === null)
       throw new FlagError(`there is no command ${first}; commands are:\n${describeSubcommands()}`);
-    return await subcommand.run(args.slice(1), env);
+    return await subcommand.run(args.slice(1), env, signals);
   }
   const request = readRequest(args);
   switch (request.kind) {
@@ -49,6 +50,7 @@ async function serveWithLog(
   signals: Signals,
 ): Promise<number> {
   const destination = isDryRun ? process.stderr : process.stdout;
+  if (!isDryRun) outliveReader();
   let settings: Settings;
   try {
     settings = readSettings(env);
@@ -77,8 +79,7 @@ function exit(code: number): void {
   process.stdout.write("", () => process.exit(code));
 }
 
-process.stdout.on("error", () => {}); // a log reader that went away must not end the service
-process.stderr.on("error", () => {});
+endWithReader();
 main(process.argv.slice(2), process.env, new Signals()).then(exit, (error: unknown) => {
   const { text, code } = explainFailure(error);
   process.stderr.write(error instanceof FlagError ? `${text}\n${error.usage}` : `stateless-lb: ${text}\n`);

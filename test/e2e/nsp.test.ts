@@ -1,4 +1,4 @@
-import { type ChildProcess, execFile, execFileSync, spawn } from "node:child_process";
+import { type ChildProcess, execFile, execFileSync, spawn, spawnSync } from "node:child_process";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
@@ -128,6 +128,36 @@ test("what is wrong with a command line, a file or a server is one line and an e
   expect(await failure("get", "vips", "--insecure", "--address", nobody)).toBe(
     `1 stateless-lb: NSP ${nobody}: connect ENOENT ${join(folder, "nobody")}`,
   );
+});
+
+test("--keep --enable: enabled again after a restart of a server that forgot it; failures are told", async () => {
+  const { address, kill } = await startServer();
+  const at = ["--insecure", "--address", address];
+  const three = ["--trench", "trench-a", "--stream", "web", "--identifier", "3", "--ip", "172.16.0.13"];
+  const keeper = start(["nsp", "register", "target", ...at, ...three, "--enable", "--keep", "--refresh", "0.3"]);
+  const isEnabled = async () => /^172\.16\.0\.13 .*ENABLED/m.test((await nsp("get", "targets", ...at)).stdout);
+  await expect.poll(isEnabled, { timeout: 10_000 }).toBe(true);
+  await kill();
+  const path = address.slice("unix:".length);
+  await expect.poll(keeper.output, { timeout: 10_000 }).toContain(`not repeated: NSP ${address}: connect ECONNREFUSED`);
+  await startServerAt(address, path.replace(/sock$/, "yaml"), []);
+  await expect.poll(isEnabled, { timeout: 10_000 }).toBe(true);
+  await expect.poll(keeper.output).toContain("registered again\n");
+});
+
+test("watch ends with the reader of its output; a server outlives it, and takes SIGUSR1 and SIGUSR2", async () => {
+  const { address, child, output } = await startServer();
+  const line = `"${program}" nsp watch targets --insecure --address ${address} | head -1`;
+  const { status, stdout } = spawnSync("sh", ["-c", line], { encoding: "utf8", timeout: 20_000 });
+  expect({ status, stdout }).toEqual({ status: 0, stdout: expect.stringMatching(/^IPS /) });
+  child.kill("SIGUSR2");
+  await expect.poll(output).toContain("Changing log level to 'TRACE' from 'DEBUG'");
+  child.kill("SIGUSR1");
+  await expect.poll(output).toContain("Changing log level to 'DEBUG' from 'TRACE'");
+  child.stdout!.destroy();
+  child.kill("SIGUSR2"); // it writes a line
+  expect((await nsp("get", "vips", "--insecure", "--address", address)).code).toBe(0);
+  expect(child.exitCode).toBeNull();
 });
 
 test("SIGKILL while targets register: every one that was acknowledged is there after the restart", async () => {

@@ -1,19 +1,20 @@
+import { setTimeout as delay } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { ConfigError } from "#model";
-import { checkRegistration, KINDS, type Kind, NspQuery, type QueryFilter, type Registration, type Row } from "#nsp";
+import { checkRegistration, KINDS, type Kind, NspQuery, type QueryFilter, type Registration } from "#nsp";
 import { RpcError } from "#rpc";
 import { startEmbeddedNsp } from "./embedded-nsp.js";
 import { createLog } from "./log.js";
+import { findDoubts } from "./nsp-doubts.js";
 import { formatRows } from "./nsp-table.js";
+import { endWhenReaderGoes, outliveReader } from "./output.js";
 import type { Settings } from "./settings.js";
+import type { Signals } from "./signals.js";
 import { MAX_TIMER_MS, toServerAddress, ValueError } from "./values.js";
 
-/** A refresh is due well before the registry's shortest usual time-out, 60 s. */
-const REFRESH_MS = 20_000;
-
-const NSP_HELP = `Usage: stateless-lb nsp --config FILE [--listen ADDRESS]... [--database FILE]
-       stateless-lb nsp get|watch ${KINDS.join("|")}
-       stateless-lb nsp register|unregister target --ip ADDRESS... --identifier N --stream NAME
+const NSP_HELP = `Usage: stateless-lb nsp --insecure --config FILE [--listen ADDRESS]... [--database FILE]
+       stateless-lb nsp get|watch --insecure ${KINDS.join("|")}
+       stateless-lb nsp register|unregister target --insecure --ip ADDRESS... --identifier N --stream NAME
 
 Without a verb: an NSP server, fed by FILE (docs/configuration-file.md). With one: a client of an NSP server.
 
@@ -29,6 +30,7 @@ Options:
   --identifier N        of the target in its stream; of a frontend its host name
   --enable              enable the target: register it a second time, for the first one leaves it disabled
   --keep                repeat the registration until a signal, then unregister
+  --refresh SECONDS     how often --keep repeats it; well within the server's nsp.entry-timeout (default: 5)
   --timeout SECONDS     how long an answer is waited for (default: 5)
   --json                JSON instead of a table; watch prints one line per answer
   --insecure            plain text, as NSM_NSP_INSECURE=true; nothing else is in this version
@@ -68,6 +70,7 @@ function parse(args: readonly string[]) {
       identifier: text,
       enable: flag,
       keep: flag,
+      refresh: { type: "string", default: "5" },
       timeout: { type: "string", default: "5" },
       json: flag,
       insecure: flag,
@@ -77,7 +80,11 @@ function parse(args: readonly string[]) {
 }
 
 /** `stateless-lb nsp …`. Returns the exit code. */
-export async function runNsp(args: readonly string[], settings: Settings): Promise<number> {
+export async function runNsp(
+  args: readonly string[],
+  settings: Settings,
+  signals: Pick<Signals, "levelsOf">,
+): Promise<number> {
   const { values, positionals } = parse(args);
   if (values.help) {
     process.stdout.write(NSP_HELP);
@@ -87,18 +94,23 @@ export async function runNsp(args: readonly string[], settings: Settings): Promi
     throw new CommandError("mTLS is not in this version: say --insecure (or NSM_NSP_INSECURE=true) for plain text");
   const [verb, what, ...more] = positionals;
   if (more.length > 0) throw new UsageError(`unexpected argument ${more[0]}`);
-  if (verb === undefined) return await serve(values, settings);
+  if (verb === undefined) return await serve(values, settings, signals);
   const address = addressOf("--address", values.address ?? settings.nspService);
   using query = new NspQuery({ address, security: "plain-text", isPatient: false });
   try {
     return await ask(query, verb, what, values, settings);
   } catch (error) {
-    if (error instanceof NoAnswer || (error instanceof RpcError && error.status === "DEADLINE_EXCEEDED"))
-      throw new CommandError(`no answer from ${address} in ${values.timeout} s`, { cause: error });
-    if (error instanceof RpcError && error.status === "UNAVAILABLE")
-      throw new CommandError(`NSP ${address}: ${error.details}`, { cause: error });
-    throw error;
+    throw explain(error, address, values);
   }
+}
+
+/** A failed call as people understand it. */
+function explain(error: unknown, address: string, { timeout }: Values): Error {
+  const { status = "", details = "" } = error instanceof RpcError ? error : {};
+  if (error instanceof NoAnswer || status === "DEADLINE_EXCEEDED")
+    return new CommandError(`no answer from ${address} in ${timeout} s`, { cause: error });
+  if (status === "UNAVAILABLE") return new CommandError(`NSP ${address}: ${details}`, { cause: error });
+  return error as Error;
 }
 
 /** What a client was asked to do. */
@@ -117,13 +129,15 @@ async function ask(
   if (verb === "register" && !values.frontend) checkTarget(registration);
   const deadlineMs = timeoutMsOf(values);
   if (verb === "unregister") await query.unregister(registration, deadlineMs);
-  else await register(query, registration, deadlineMs, values);
+  else await register(query, registration, deadlineMs, values, settings);
   return 0;
 }
 
-async function serve(values: Values, { logLevel }: Settings): Promise<number> {
+async function serve(values: Values, { logLevel }: Settings, signals: Pick<Signals, "levelsOf">): Promise<number> {
   if (values.config === undefined) throw new UsageError("--config FILE is needed");
+  outliveReader();
   const log = createLog(logLevel, process.stdout);
+  signals.levelsOf(log);
   const { database } = values;
   const listen = values.listen.map((address) => addressOf("--listen", address));
   const server = await startEmbeddedNsp({ path: values.config, listen, database, log });
@@ -145,7 +159,10 @@ async function list(query: NspQuery, verb: "get" | "watch", what: string | undef
   const ending = new AbortController();
   let isAnswered = false;
   const late = setTimeout(() => ending.abort(), timeoutMsOf(values));
-  if (verb === "watch") void untilEnd().then(() => process.exit(0));
+  if (verb === "watch") {
+    void untilEnd().then(() => process.exit(0));
+    endWhenReaderGoes();
+  }
   for await (const rows of query.watch(kind, toFilter(values), ending.signal)) {
     clearTimeout(late);
     const text = values.json ? `${JSON.stringify(rows, null, verb === "get" ? 2 : 0)}\n` : formatRows(kind, rows);
@@ -161,16 +178,47 @@ async function register(
   query: NspQuery,
   registration: Registration,
   deadlineMs: number,
-  { enable, keep }: Values,
+  values: Values,
+  { nspService }: Settings,
 ): Promise<void> {
-  await query.register(registration, deadlineMs);
-  if (enable) await query.register(registration, deadlineMs);
+  const address = addressOf("--address", values.address ?? nspService);
+  const refreshMs = secondsOf("--refresh", values.refresh);
+  const announce = async () => {
+    await query.register(registration, deadlineMs);
+    if (values.enable) await query.register(registration, deadlineMs);
+  };
+  await announce();
   for (const doubt of await findDoubts(query, registration, deadlineMs)) process.stderr.write(`warning: ${doubt}\n`);
-  if (!keep) return;
-  const refresh = setInterval(() => void query.register(registration, REFRESH_MS).catch(() => {}), REFRESH_MS); // the next one may succeed
-  await untilEnd();
-  clearInterval(refresh);
+  if (!values.keep) return;
+  const ending = new AbortController();
+  void untilEnd().then(() => ending.abort());
+  await refresh(announce, refreshMs, ending.signal, (error) => explain(error, address, values).message);
   await query.unregister(registration, deadlineMs);
+}
+
+/** Repeats a registration until `signal`; one that fails is told, and the next one may succeed. */
+async function refresh(
+  announce: () => Promise<void>,
+  everyMs: number,
+  signal: AbortSignal,
+  explained: (error: unknown) => string,
+): Promise<void> {
+  let told = "";
+  const tell = (fault: string) => {
+    if (fault !== told)
+      process.stderr.write(
+        fault === "" ? "registered again\n" : `warning: the registration was not repeated: ${fault}\n`,
+      );
+    told = fault;
+  };
+  for (;;) {
+    await delay(everyMs, undefined, { signal }).catch(() => {});
+    if (signal.aborted) return;
+    await announce().then(
+      () => tell(""),
+      (error: unknown) => tell(explained(error)),
+    );
+  }
 }
 
 /** @throws {UsageError} no load balancer would take it */
@@ -184,41 +232,7 @@ function checkTarget({ ips, context }: Registration): void {
   }
 }
 
-/** Why a registration that the server has taken may have no effect, as far as the server tells. */
-async function findDoubts(query: NspQuery, registration: Registration, deadlineMs: number): Promise<readonly string[]> {
-  if (registration.type === "frontend") return [];
-  const { trench, conduit, stream, context, ips } = registration;
-  const place = `stream ${stream} of conduit ${conduit}, trench ${trench}`;
-  const streams = await first(query, "streams", registration, deadlineMs);
-  if (streams === null) return [];
-  if (streams.length === 0)
-    return [`the server has no ${place}: nobody will use this target; see --trench, --conduit, --stream`];
-  const doubts: string[] = [];
-  const [maxTargets] = streams.map((row) => Number(row["maxTargets"]));
-  const identifier = context["identifier"] ?? "";
-  if (Number(identifier) > maxTargets!)
-    doubts.push(`identifier ${identifier} is above ${maxTargets}, the most of ${place}`);
-  const targets = await first(query, "targets", registration, deadlineMs);
-  const isListed = targets?.some((row) => String(row["ips"]) === String(ips)) !== false;
-  if (!isListed)
-    doubts.push("the server does not list this target; has its configuration file one with this identifier?");
-  return doubts;
-}
-
-/** The objects of a kind as they are now; null where the server doesn't say in time. */
-async function first(
-  query: NspQuery,
-  kind: Kind,
-  filter: QueryFilter,
-  deadlineMs: number,
-): Promise<readonly Row[] | null> {
-  try {
-    for await (const rows of query.watch(kind, filter, AbortSignal.timeout(deadlineMs))) return rows;
-  } catch (error) {
-    if (!(error instanceof RpcError)) throw error;
-  }
-  return null;
-}
+const timeoutMsOf = ({ timeout }: Values) => secondsOf("--timeout", timeout);
 
 /** @throws {UsageError} `text` is no address of a server */
 function addressOf(option: string, text: string): string {
@@ -230,10 +244,11 @@ function addressOf(option: string, text: string): string {
   }
 }
 
-function timeoutMsOf({ timeout }: Values): number {
-  const ms = /^[0-9]+(?:\.[0-9]+)?$/.test(timeout) ? Number(timeout) * 1000 : 0;
+/** In ms. @throws {UsageError} */
+function secondsOf(option: string, text: string): number {
+  const ms = /^[0-9]+(?:\.[0-9]+)?$/.test(text) ? Number(text) * 1000 : 0;
   if (ms >= 1 && ms <= MAX_TIMER_MS) return ms;
-  throw new UsageError(`--timeout ${timeout}: seconds are needed, 0.001..${Math.floor(MAX_TIMER_MS / 1000)}`);
+  throw new UsageError(`${option} ${text}: seconds are needed, 0.001..${Math.floor(MAX_TIMER_MS / 1000)}`);
 }
 
 function toFilter({ trench = "", conduit = "", stream = "", frontend }: Values): QueryFilter {

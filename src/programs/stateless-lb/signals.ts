@@ -20,9 +20,14 @@ export class Signals {
     process.on("SIGUSR2", () => this.#log?.setLevel("TRACE"));
   }
 
-  /** For the control plane: from now on SIGUSR1 and SIGUSR2 change the level, and those that ask for an end exit with 0. */
-  serve(log: ProgramLog): void {
+  /** From now on SIGUSR1 and SIGUSR2 change the level. */
+  levelsOf(log: ProgramLog): void {
     this.#log = log;
+  }
+
+  /** For the control plane: besides, those that ask for an end exit with 0. */
+  serve(log: ProgramLog): void {
+    this.levelsOf(log);
     for (const name of ["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP"] as const)
       process.on(name, () => this.#received(name));
   }

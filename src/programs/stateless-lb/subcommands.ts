@@ -1,6 +1,7 @@
 import { runDoctor } from "./doctor-command.js";
 import { runNsp } from "./nsp-command.js";
 import { readSettings } from "./settings.js";
+import type { Signals } from "./signals.js";
 import { runStatus } from "./status-command.js";
 import { runSysctl } from "./sysctl-command.js";
 
@@ -8,14 +9,14 @@ import { runSysctl } from "./sysctl-command.js";
 type Subcommand = {
   readonly name: string;
   readonly summary: string;
-  readonly run: (args: readonly string[], env: NodeJS.ProcessEnv) => number | Promise<number>;
+  readonly run: (args: readonly string[], env: NodeJS.ProcessEnv, signals: Signals) => number | Promise<number>;
 };
 
 const SUBCOMMANDS: readonly Subcommand[] = [
   {
     name: "nsp",
     summary: "an NSP server, or a client of one: see stateless-lb nsp --help",
-    run: (args, env) => runNsp(args, readSettings(env)),
+    run: (args, env, signals) => runNsp(args, readSettings(env), signals),
   },
   { name: "status", summary: "what works, what does not, and why; one screen", run: runStatus },
   {
