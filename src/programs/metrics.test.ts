@@ -7,6 +7,9 @@ import {
   COUNTER_LATENCIES,
   COUNTER_LATENCY_SUM_US,
   COUNTER_PACKETS,
+  SAMPLE_QUEUE_DROPPED,
+  SAMPLE_TIME_MS,
+  SAMPLE_USER_DROPPED,
   SAMPLE_WAITING,
 } from "#tables";
 import { InstanceMetrics, offsetOf, request, textOf } from "../../test/harness/instance-metrics.js";
@@ -151,6 +154,20 @@ test("O5: queues: histograms add up, depth, limit; shares; states with their rea
   expect(text).toContain(`stateless_lb_table_generation{${PLACE},stream="s1"} 1\n`);
   expect(text).toContain('stateless_lb_refused_objects{kind="flow"} 1\n');
   expect(text).toContain('stateless_lb_health_status{service="Flow"} 0\n');
+});
+
+test("losses by what was full; without series, instead of 0, for a data plane whose user may not know them", async () => {
+  const { port, counters } = await start();
+  const [known, unknown] = [counters.block(0).samples, counters.block(1).samples];
+  known[SAMPLE_TIME_MS] = Number(process.hrtime.bigint()) / 1e6 + 60_000; // fresh: the kernel is not asked instead
+  [known[SAMPLE_QUEUE_DROPPED], known[SAMPLE_USER_DROPPED]] = [7, 3];
+  unknown.fill(NaN, SAMPLE_WAITING, SAMPLE_USER_DROPPED + 1);
+  const { text } = await request(port);
+  expect(linesOf(text, "queue_lost_packets_total{")).toEqual([
+    'stateless_lb_queue_lost_packets_total{queue="4",full="queue"} 7',
+    'stateless_lb_queue_lost_packets_total{queue="4",full="buffer"} 3',
+  ]);
+  expect(linesOf(text, "queue_waiting_packets{")).toEqual(['stateless_lb_queue_waiting_packets{queue="4"} 0']);
 });
 
 test("R25: a source that fails is left out and counted; what peers do never ends the server", async () => {

@@ -14,6 +14,9 @@ import {
   SAMPLE_WAITING,
 } from "#tables";
 import { type Loss, QueueMonitor } from "./nfqlb/queue-monitor.js";
+import { queueSamples } from "./nfqlb/queue-samples.js";
+import { compareSnapshots } from "./nfqlb/top-report.js";
+import { renderScreen } from "./nfqlb/top-screen.js";
 
 const folder = mkdtempSync(join(tmpdir(), "queue-monitor-"));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -67,4 +70,23 @@ test("a thread hangs after a second without a sign of life, unless no packet wai
   expect(sample(5, states(0, 0, 0))).toBe(0);
   expect(sample(5, new Map())).toBe(0); // not bound
   expect(sample(1, null)).toBe(1); // nobody knows whether packets wait
+});
+
+test("what the user may not know is not known, instead of 0, in samples and top; nothing is told as lost", () => {
+  using counters = CounterFile.create(folder, "unknown", 1, "{}");
+  const told: Loss[] = [];
+  using monitor = new QueueMonitor(counters, [4], { onLoss: (loss) => told.push(loss), onHang: () => {} });
+  monitor.sample(null);
+  expect(queueSamples(counters.block(0), 4, states(3, 2, 1))).toEqual({ waiting: 3, queueFull: 2, bufferFull: 1 });
+  expect(told).toEqual([]);
+  const unknown = queueSamples(counters.block(0), 4, null);
+  expect(unknown).toEqual({ waiting: NaN, queueFull: NaN, bufferFull: NaN });
+  const counts = { packets: 0, batches: 0, batchSizes: [], dropped: 0, userMs: 0, systemMs: 0, sampleMs: 0, starts: 1 };
+  const queues = [{ queue: 4, ...counts, ...unknown }];
+  const snapshot = { timeMs: 0, pid: 1, isReady: true, isHanging: false, queues, flows: [], targets: [] };
+  const report = compareSnapshots(snapshot, snapshot, new Date());
+  const [row] = JSON.parse(JSON.stringify(report.queues)) as object[];
+  expect(row).toMatchObject({ waiting: null, lost: { queueFull: null, bufferFull: null }, lostPerSecond: null });
+  const screen = renderScreen(report, new Map(), { columns: 80, rows: 24, sort: "trouble" });
+  expect(screen.map(({ text }) => text).find((text) => text.startsWith("4 "))).toMatch(/ 0 +0 +\? +\? /);
 });

@@ -250,6 +250,12 @@ test("threads of the data plane that failed or hung, and were started again, are
   expect(text).toMatch(/data plane +ok +pid 8, queues 0-1, 18 packets, 0 lost before it, threads started again: 2$/m);
 });
 
+test("losses that this user may not know are not said to be 0", () => {
+  const [queue0] = dataPlane.queues;
+  const { text } = screen({ dataPlane: { ...dataPlane, queues: [{ ...queue0!, queueFull: NaN }] } });
+  expect(text).toMatch(/data plane +ok +pid 8, queue 0, 9 packets, losses before it not known\n/);
+});
+
 test("each thing that does not work is said with its reason", () => {
   const cases: [ReturnType<typeof screen>, RegExp][] = [
     [

@@ -64,9 +64,9 @@ export const LATENCY_EVERY = 16;
 
 /** What the main thread samples of a queue, as indices into its samples. Time of the sample, CLOCK_MONOTONIC in ms. */
 export const SAMPLE_TIME_MS = 0;
-/** Packets that wait in the kernel for their verdict. */
+/** Packets that wait in the kernel for their verdict; NaN: the data plane's user may not know. */
 export const SAMPLE_WAITING = 1;
-/** Packets lost because the queue was full, and because the socket's buffer was, since the data plane's start. */
+/** Packets lost because the queue was full, and because the socket's buffer was, since the data plane's start; NaN as above. */
 export const SAMPLE_QUEUE_DROPPED = 2;
 export const SAMPLE_USER_DROPPED = 3;
 /** CPU time of the queue's threads in ms, since the data plane's start. */

@@ -94,7 +94,7 @@ async function balance(options: ParsedOptions, io: Io, { mode }: { mode: "lb" | 
   });
   beat.every(1, () => monitor.sample());
   if (readQueueStates() === null)
-    log.log("warning", "packets lost in full queues are not counted: the kernel tells it to user or group 0 alone");
+    log.log("warning", "packets lost in full queues are not known: the kernel tells it to user or group 0 alone");
   io.out(fragmentLine(running.fragments));
   const endSweeping = sweepFragments(fragments, counters, beat);
   const endHousekeeping = keepHouse({ folder, flowsName, trace, counters, beat, log });

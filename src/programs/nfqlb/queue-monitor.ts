@@ -98,7 +98,7 @@ export class QueueMonitor implements Disposable {
     this.#nowMs = nowMs;
   }
 
-  /** Takes one sample of every queue. `states`: null where this user may not know them; then losses stay 0. */
+  /** Takes one sample of every queue. `states`: null where this user may not know them; then losses are NaN. */
   sample(states: ReadonlyMap<number, QueueState> | null = this.#reader.read()): void {
     const timeMs = this.#nowMs();
     const isSame = states === this.#states;
@@ -106,7 +106,8 @@ export class QueueMonitor implements Disposable {
     for (const queue of this.#watched) {
       const { samples } = queue.block;
       const state = states?.get(queue.queueNumber);
-      if (state !== undefined && !isSame) addLosses(queue, state);
+      if (states === null) forgetLosses(samples);
+      else if (state !== undefined && !isSame) addLosses(queue, state);
       addCpuTime(queue);
       samples[SAMPLE_TIME_MS] = timeMs;
       this.#tell(queue, timeMs);
@@ -119,7 +120,8 @@ export class QueueMonitor implements Disposable {
     const { queueNumber, block } = queue;
     const queueDropped = block.samples[SAMPLE_QUEUE_DROPPED]! - queue.toldQueueDropped;
     const userDropped = block.samples[SAMPLE_USER_DROPPED]! - queue.toldUserDropped;
-    if (queueDropped + userDropped === 0 || timeMs - queue.toldAtMs < TELL_EVERY_MS) return;
+    const isLoss = queueDropped + userDropped > 0; // not if they are not known
+    if (!isLoss || timeMs - queue.toldAtMs < TELL_EVERY_MS) return;
     queue.toldAtMs = timeMs;
     queue.toldQueueDropped += queueDropped;
     queue.toldUserDropped += userDropped;
@@ -129,6 +131,11 @@ export class QueueMonitor implements Disposable {
   [Symbol.dispose](): void {
     this.#reader[Symbol.dispose]();
   }
+}
+
+/** 0 would say that none were lost. */
+function forgetLosses(samples: Float64Array): void {
+  for (const sample of [SAMPLE_WAITING, SAMPLE_QUEUE_DROPPED, SAMPLE_USER_DROPPED]) samples[sample] = Number.NaN;
 }
 
 /** The kernel's counters are u32 and begin at 0 whenever a queue is bound. */

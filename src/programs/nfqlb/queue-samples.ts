@@ -11,7 +11,7 @@ import {
 /** Samples are five a second; older ones tell nothing of now. */
 const FRESH_MS = 1_000;
 
-/** What only the kernel knows of a queue. */
+/** What only the kernel knows of a queue. Each is NaN where neither the data plane nor this user may know. */
 export type QueueSamples = {
   /** Packets that wait for their verdict. */
   readonly waiting: number;
@@ -21,13 +21,14 @@ export type QueueSamples = {
 };
 
 /**
- * The kernel's word where the data plane's samples are old, for one that hangs takes none; null where they are fresh, or this
- * user may not know.
+ * The kernel's word where the data plane's samples are old, for one that hangs takes none, or where its user may not know;
+ * null where they are good, or this user may not know either.
  * @param nowMs CLOCK_MONOTONIC in ms
  */
 export function statesInsteadOfSamples(counters: CounterFile, nowMs: number): ReadonlyMap<number, QueueState> | null {
-  const isFresh = nowMs - counters.block(0).samples[SAMPLE_TIME_MS]! < FRESH_MS;
-  return isFresh ? null : readQueueStates();
+  const { samples } = counters.block(0);
+  const isFresh = nowMs - samples[SAMPLE_TIME_MS]! < FRESH_MS;
+  return isFresh && !Number.isNaN(samples[SAMPLE_WAITING]!) ? null : readQueueStates();
 }
 
 /** @param states as {@link statesInsteadOfSamples} gave them */
@@ -37,10 +38,14 @@ export function queueSamples(
   states: ReadonlyMap<number, QueueState> | null,
 ): QueueSamples {
   const state = states?.get(queue);
+  const [waiting, queueFull, bufferFull] = [SAMPLE_WAITING, SAMPLE_QUEUE_DROPPED, SAMPLE_USER_DROPPED].map(
+    (sample) => samples[sample]!,
+  ) as [number, number, number];
+  if (state === undefined) return { waiting, queueFull, bufferFull };
   // The kernel counts from the binding on, the data plane from its start on: whichever has seen more.
   return {
-    waiting: state?.waiting ?? samples[SAMPLE_WAITING]!,
-    queueFull: Math.max(samples[SAMPLE_QUEUE_DROPPED]!, state?.queueDropped ?? 0),
-    bufferFull: Math.max(samples[SAMPLE_USER_DROPPED]!, state?.userDropped ?? 0),
+    waiting: state.waiting,
+    queueFull: Math.max(queueFull || 0, state.queueDropped),
+    bufferFull: Math.max(bufferFull || 0, state.userDropped),
   };
 }

@@ -1,6 +1,9 @@
 import type { QueueCounts, Snapshot } from "./top-snapshot.js";
 
-/** A queue in an interval; `packets`, `dropped`, `lost`, `batchSizes` count since the data plane's start. */
+/**
+ * A queue in an interval; `packets`, `dropped`, `lost`, `batchSizes` count since the data plane's start. Losses and waiting
+ * packets that are not known are NaN, which JSON has as null.
+ */
 export type QueueReport = {
   readonly queue: number;
   readonly packets: number;
@@ -106,7 +109,7 @@ function reportQueue(before: QueueCounts | undefined, now: QueueCounts, seconds:
     dropped: now.dropped,
     droppedPerSecond: Math.round(since((counts) => counts.dropped) / seconds),
     lost: { queueFull: now.queueFull, bufferFull: now.bufferFull },
-    lostPerSecond: sampleSeconds > 0 ? Math.round(since(lost) / sampleSeconds) : 0,
+    lostPerSecond: sampleSeconds > 0 || Number.isNaN(lost(now)) ? Math.round(since(lost) / sampleSeconds) : 0,
     waiting: now.waiting,
     packetsPerBatch: batches === 0 ? null : round(since((counts) => counts.packets) / batches, 1),
     batchSizes: now.batchSizes,

@@ -84,7 +84,7 @@ type Section = {
 
 function queueSection(queues: readonly QueueReport[], history: History, columns: number, sort: SortOrder): Section {
   const trouble = ({ lostPerSecond, droppedPerSecond, waiting }: QueueReport) =>
-    lostPerSecond * 1e6 + droppedPerSecond + waiting / 1e6;
+    (lostPerSecond || 0) * 1e6 + droppedPerSecond + (waiting || 0) / 1e6;
   const rows = sorted(
     queues,
     sort,
@@ -234,6 +234,7 @@ export function sparkline(values: readonly number[], width: number): string {
 
 /** At most six characters: whole up to 99,999, then k, M, G with three digits. */
 export function count(value: number): string {
+  if (Number.isNaN(value)) return "?";
   if (value < 100_000) return String(Math.round(value));
   const [unit, divisor] = value < 999_500 ? ["k", 1e3] : value < 999.5e6 ? ["M", 1e6] : ["G", 1e9];
   const scaled = value / Number(divisor);

@@ -8,6 +8,7 @@ import { checkRights } from "./doctor-host.js";
 import { checkNeighborTables } from "./doctor-neighbors.js";
 import { neighborText, type Path, PathFinder } from "./reachability.js";
 import { isCurrent, type Situation, type TargetSituation } from "./situation.js";
+import { waitingText } from "./status-screen.js";
 import { readSysctl } from "./sysctls.js";
 
 /** The kernel asks a silent neighbor three times, a second apart, before it gives it up. */
@@ -73,9 +74,8 @@ function checkDataPlane({ dataPlane }: Situation): readonly Check[] {
   const rights = checkRights("rights of the data plane", String(pid));
   if (!isReady) return [fault(what, `pid ${pid} does not serve its queues yet`, "see its log"), rights];
   if (isHanging) {
-    const waiting = queues.reduce((sum, queue) => sum + queue.waiting, 0);
     const mend = `the control plane kills one that hangs, unless a debugger holds it; else: kill -KILL ${pid}`;
-    return [fault(what, `pid ${pid} hangs, ${waiting} packets wait`, mend), rights];
+    return [fault(what, `pid ${pid} hangs, ${waitingText(queues)}`, mend), rights];
   }
   const bound = readQueueStates();
   const unbound = bound === null ? [] : queues.filter(({ queue }) => !bound.has(queue));
@@ -87,7 +87,7 @@ function checkDataPlane({ dataPlane }: Situation): readonly Check[] {
   const loss = "more queues (NSM_NFQUEUE), longer ones (NSM_NFQUEUE_LENGTH), more CPU; nfqlb top shows which";
   const found = `pid ${pid}, ${queues.length} queues`;
   const counting =
-    bound === null
+    bound === null || Number.isNaN(lost)
       ? [
           advice(
             "losses in full queues",

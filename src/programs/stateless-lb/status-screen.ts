@@ -81,12 +81,18 @@ function dataPlaneRow({ dataPlane }: Situation): Row {
   const lost = sum(({ queueFull, bufferFull }) => queueFull + bufferFull);
   const numbers = queues.map(({ queue }) => queue);
   const range = numbers.length < 2 ? `queue ${numbers[0] ?? "-"}` : `queues ${numbers[0]}-${numbers.at(-1)}`;
+  const losses = Number.isNaN(lost) ? "losses before it not known" : `${lost} lost before it`;
   const restarts = sum(({ starts }) => Math.max(0, starts - 1));
   const restarted = restarts === 0 ? "" : `, threads started again: ${restarts}`;
-  const text = `pid ${pid}, ${range}, ${sum(({ packets }) => packets)} packets, ${lost} lost before it${restarted}`;
-  if (isHanging)
-    return { what, verdict: "FAULT", text: `${text}; it hangs, ${sum(({ waiting }) => waiting)} packets wait` };
+  const text = `pid ${pid}, ${range}, ${sum(({ packets }) => packets)} packets, ${losses}${restarted}`;
+  if (isHanging) return { what, verdict: "FAULT", text: `${text}; it hangs, ${waitingText(queues)}` };
   return { what, verdict: isReady ? "ok" : "WAIT", text: isReady ? text : `${text}; not all queues are served yet` };
+}
+
+/** Packets that wait in the kernel for a data plane that hangs. */
+export function waitingText(queues: readonly { readonly waiting: number }[]): string {
+  const waiting = queues.reduce((sum, queue) => sum + queue.waiting, 0);
+  return Number.isNaN(waiting) ? "how many packets wait is not known" : `${waiting} packets wait`;
 }
 
 function nspRow({ controlPlane }: Situation, now: Date): Row {

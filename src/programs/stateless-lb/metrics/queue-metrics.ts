@@ -73,11 +73,14 @@ const LATENCY = distribution(
   "verdict_latency_seconds",
   "Time from receive to verdict sent, per packet, of every 16th batch; the time in the queue is not in it",
 );
-const WAITING = gauge("queue_waiting_packets", "Packets in the kernel that wait for their verdict");
+const WAITING = gauge(
+  "queue_waiting_packets",
+  "Packets in the kernel that wait for their verdict; absent where the data plane's user may not know",
+);
 const LIMIT = gauge("queue_limit_packets", "Packets that the queue holds; more are dropped");
 const LOST = counter(
   "queue_lost_packets_total",
-  "Packets that the kernel dropped before they were received, by full buffer",
+  "Packets that the kernel dropped before they were received, by what was full; absent where its user may not know",
 );
 const CPU = counter("queue_cpu_seconds_total", "CPU time of the queue's threads, the forwarding of packets included");
 const UP = gauge("data_plane_up", "Whether a data plane runs and serves all its queues; not while it hangs");
@@ -134,12 +137,13 @@ function writeDecisions(out: Exposition, queues: readonly Queue[]): void {
 
 /** What the kernel says of the queues and of their threads. */
 function writeKernel(out: Exposition, queues: readonly Queue[], queueLength: number): void {
+  const known = queues.filter(({ kernel }) => !Number.isNaN(kernel.waiting));
   out.family(WAITING);
-  for (const { labels, kernel } of queues) out.sample(labels, kernel.waiting);
+  for (const { labels, kernel } of known) out.sample(labels, kernel.waiting);
   out.family(LIMIT);
   for (const { labels } of queues) out.sample(labels, queueLength);
   out.family(LOST);
-  for (const { labels, kernel } of queues) {
+  for (const { labels, kernel } of known) {
     out.sample(joinLabels(labels, labelText({ full: "queue" })), kernel.queueFull);
     out.sample(joinLabels(labels, labelText({ full: "buffer" })), kernel.bufferFull);
   }
