@@ -1,9 +1,11 @@
 // The control plane's program: reads the command line and the settings, and hands over. What serves is in
 // stateless-lb/serve.ts, the other commands are in stateless-lb/subcommands.ts.
+import { basename } from "node:path";
 import { help, readRequest, type ServeRequest, usage } from "./stateless-lb/command-line.js";
 import { printDebug } from "./stateless-lb/debug-command.js";
 import { explainFailure } from "./stateless-lb/failure.js";
 import { FlagError } from "./stateless-lb/go-flags.js";
+import { PROBE_NAME } from "./stateless-lb/health-command.js";
 import { createLog } from "./stateless-lb/log.js";
 import { endWithReader, outliveReader } from "./stateless-lb/output.js";
 import { serve } from "./stateless-lb/serve.js";
@@ -80,8 +82,12 @@ function exit(code: number): void {
 }
 
 endWithReader();
-main(process.argv.slice(2), process.env, new Signals()).then(exit, (error: unknown) => {
-  const { text, code } = explainFailure(error);
-  process.stderr.write(error instanceof FlagError ? `${text}\n${error.usage}` : `stateless-lb: ${text}\n`);
-  exit(code);
-});
+const [, program = "", ...args] = process.argv;
+main(basename(program) === PROBE_NAME ? ["health", ...args] : args, process.env, new Signals()).then(
+  exit,
+  (error: unknown) => {
+    const { text, code } = explainFailure(error);
+    process.stderr.write(error instanceof FlagError ? `${text}\n${error.usage}` : `stateless-lb: ${text}\n`);
+    exit(code);
+  },
+);

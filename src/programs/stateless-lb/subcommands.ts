@@ -1,4 +1,5 @@
 import { runDoctor } from "./doctor-command.js";
+import { runHealth } from "./health-command.js";
 import { runNsp } from "./nsp-command.js";
 import { readSettings } from "./settings.js";
 import type { Signals } from "./signals.js";
@@ -24,6 +25,7 @@ const SUBCOMMANDS: readonly Subcommand[] = [
     summary: "check kernel, sysctls, rights, limits and every target; how to mend what is wrong",
     run: runDoctor,
   },
+  { name: "health", summary: "ask the health socket once, for probes: see stateless-lb health -help", run: runHealth },
   { name: "sysctl", summary: "set the sysctls that are needed (for an init container)", run: runSysctl },
 ];
 
