@@ -150,6 +150,27 @@ test("a registration without an address is refused", async () => {
   await expect(call).rejects.toMatchObject({ code: "ERR_RPC", status: "INVALID_ARGUMENT" });
 });
 
+test("registrations have bounds: each in bytes at the server, all of them together in the store", async () => {
+  const address = stage.address();
+  await stage.serve(storeOf(text), address);
+  const context = { identifier: "2", filler: "x".repeat(70_000) };
+  const call = queryAt(address).register({ ...web, ips: ["172.16.0.2"], context, isEnabled: true });
+  await expect(call).rejects.toMatchObject({ status: "RESOURCE_EXHAUSTED" });
+  const store = new NspStore({ nowMs: () => 0 });
+  const large = (i: number, kibibytes: number) => ({
+    ...aTarget!,
+    ips: [`10.0.${i >> 8}.${i & 255}`],
+    context: { filler: "x".repeat(kibibytes << 10) },
+  });
+  for (let i = 0; i < 765; i++) store.register(large(i, 64));
+  expect(() => store.register(large(999, 64))).not.toThrow();
+  expect(() => store.register(large(1_000, 64))).toThrow("registrations of 48 MiB are all that is taken");
+  store.register(large(999, 64)); // a refresh
+  store.register(large(0, 1)); // shorter than before
+  store.unregister(large(1, 64));
+  expect(() => store.register(large(1_000, 64))).not.toThrow();
+});
+
 test("a registration never takes the identifier of a target of the file, and has its turn when that one goes", () => {
   const hidden: unknown[] = [];
   const store = new NspStore({ nowMs: () => 0, onHidden: (what) => hidden.push(what) });

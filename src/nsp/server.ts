@@ -28,7 +28,7 @@ const EXPIRY_INTERVAL_MS = 1_000;
  */
 export async function startNspServer(
   store: NspStore,
-  { listen, security }: Omit<ServerOptions, "services">,
+  { listen, ...options }: Omit<ServerOptions, "services">,
 ): Promise<RunningServer> {
   const timer = setInterval(() => store.expire(), EXPIRY_INTERVAL_MS);
   timer.unref();
@@ -40,7 +40,7 @@ export async function startNspServer(
     health.service,
   ];
   try {
-    const server = await startServer({ services, listen, security });
+    const server = await startServer({ services, listen, ...options });
     const close = async () => {
       clearInterval(timer);
       await server.close();

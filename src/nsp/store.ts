@@ -41,6 +41,8 @@ const EMPTY_CONFIGURATION: NspConfiguration = {
 
 /** Most targets that may register; one more is refused. */
 const MAX_REGISTERED = 100_000;
+/** Most bytes of them all, as they are sent: a client takes lists of 64 MiB. */
+const MAX_REGISTERED_BYTES = 48 << 20;
 
 /** Where registrations outlive the process. Both writes may throw; the store goes on without, and writes it later. */
 export type TargetStorage = {
@@ -81,6 +83,7 @@ export class NspStore {
   readonly #deadlinesMs = new Map<string, number>();
   /** Registrations that have changed since the storage took a write of them. */
   readonly #unwritten = new Set<string>();
+  #registeredBytes = 0;
   readonly #listeners = new Set<() => void>();
   readonly #options: StoreOptions;
   #entryTimeoutMs: number;
@@ -121,6 +124,9 @@ export class NspStore {
     if (known === undefined && this.#registered.size >= MAX_REGISTERED)
       throw new RangeError(`${MAX_REGISTERED} targets are registered`);
     const entry = toEntry(known === undefined ? withStatus(target, Target_Status.DISABLED) : target);
+    const growth = entry.bytes.length - (known?.bytes.length ?? 0);
+    if (growth > 0 && this.#registeredBytes + growth > MAX_REGISTERED_BYTES)
+      throw new RangeError(`registrations of ${MAX_REGISTERED_BYTES >> 20} MiB are all that is taken`);
     if (known !== undefined && equalBytes(known.bytes, entry.bytes)) {
       this.#deadlinesMs.set(key, this.#options.nowMs() + this.#entryTimeoutMs); // a refresh
       this.#writeOut();
@@ -163,13 +169,17 @@ export class NspStore {
   }
 
   #keep(key: string, entry: Entry): void {
+    this.#registeredBytes += entry.bytes.length - (this.#registered.get(key)?.bytes.length ?? 0);
     this.#registered.set(key, entry);
     this.#deadlinesMs.set(key, this.#options.nowMs() + this.#entryTimeoutMs);
   }
 
   #drop(key: string): boolean {
     this.#deadlinesMs.delete(key);
-    if (!this.#registered.delete(key)) return false;
+    const known = this.#registered.get(key);
+    if (known === undefined) return false;
+    this.#registered.delete(key);
+    this.#registeredBytes -= known.bytes.length;
     this.#store(key);
     return true;
   }

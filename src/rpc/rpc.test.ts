@@ -1,6 +1,6 @@
 import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
-import { type AddressInfo, createServer } from "node:net";
+import { type AddressInfo, connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { logVerbosity, setLogVerbosity } from "@grpc/grpc-js";
@@ -12,15 +12,19 @@ import {
   HealthCheckResponse_ServingStatus as ServingStatus,
 } from "./gen/grpc/health/v1/health_pb.js";
 import { Health } from "./health.js";
-import { type Handlers, startServer } from "./server.js";
+import { type Handlers, type ServerOptions, startServer } from "./server.js";
 
 const folder = mkdtempSync(join(tmpdir(), "rpc-"));
 afterAll(() => rmSync(folder, { recursive: true }));
 let sockets = 0;
 const { check, watch } = HealthDesc.method;
 
-async function serve(service: Health["service"], address = `unix:${join(folder, `s${sockets++}`)}`) {
-  const server = await startServer({ services: [service], listen: [address], security: "plain-text" });
+async function serve(
+  service: Health["service"],
+  address = `unix:${join(folder, `s${sockets++}`)}`,
+  more: Partial<ServerOptions> = {},
+) {
+  const server = await startServer({ services: [service], listen: [address], security: "plain-text", ...more });
   onTestFinished(server.close);
   return { ...server, address: server.addresses[0]! };
 }
@@ -114,6 +118,39 @@ test("a client that does not read holds up nobody and gets the newest state when
     if (status === ServingStatus.NOT_SERVING) break;
   }
   expect(read).toBeLessThan(40); // what was under way, and the newest
+});
+
+test("connections beyond the limit: those without a call go, who watches stays and new ones are served; told once", async () => {
+  const health = new Health();
+  health.set("", "SERVING");
+  const onFull = vi.fn();
+  const { address } = await serve(health.service, undefined, { maxConnections: 3, onFull });
+  const seen = [watchStatuses(clientOf(address), ""), watchStatuses(clientOf(address), "")];
+  await expect.poll(() => seen).toEqual([["SERVING"], ["SERVING"]]);
+  let open = 0;
+  for (let i = 0; i < 50; i++) {
+    const stranger = connect(address.slice("unix:".length), () => open++);
+    stranger
+      .on("error", () => {})
+      .on("close", () => open--)
+      .resume();
+    onTestFinished(() => void stranger.destroy());
+  }
+  await expect.poll(() => onFull.mock.calls.length).toBe(1);
+  await expect.poll(() => open).toBe(1);
+  expect(await clientOf(address).unary(check, {})).toMatchObject({ status: ServingStatus.SERVING });
+  health.set("", "NOT_SERVING");
+  await expect.poll(() => seen.map((statuses) => statuses.at(-1))).toEqual(["NOT_SERVING", "NOT_SERVING"]);
+  expect(onFull.mock.calls).toEqual([[{ address, maxConnections: 3 }]]);
+});
+
+test("a request of more than 64 KiB is refused with its size", async () => {
+  const { address } = await serve(new Health().service);
+  const call = clientOf(address).unary(check, { service: "x".repeat(70_000) });
+  await expect(call).rejects.toMatchObject({
+    status: "RESOURCE_EXHAUSTED",
+    details: expect.stringMatching(/vs\.? 65536/),
+  });
 });
 
 test("a call to nobody fails with method and status", async () => {

@@ -1,4 +1,5 @@
 import { chmodSync } from "node:fs";
+import type { Http2Server } from "node:http2";
 import type { DescMethod, DescService } from "@bufbuild/protobuf";
 import {
   Server,
@@ -8,6 +9,7 @@ import {
   status,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
+import { limitConnections } from "./connection-limit.js";
 import { toServiceDefinition } from "./definition.js";
 import { silenceLibrary } from "./library-log.js";
 import { type Security, serverCredentials } from "./security.js";
@@ -15,6 +17,8 @@ import { clearSocketPath } from "./socket-path.js";
 
 /** How often an idle connection is asked whether its client still lives; one that is silent for 20 s more is closed. */
 const KEEPALIVE_MS = 60_000;
+/** Longest request taken: a registration has some hundred bytes, and anybody may send one. Beyond it RESOURCE_EXHAUSTED. */
+const MAX_REQUEST_BYTES = 64 << 10;
 /** How long a closing server waits for its clients to take the last answers. */
 const CLOSE_MS = 250;
 
@@ -47,6 +51,10 @@ export type ServerOptions = {
   readonly security: Security;
   /** Mode of the unix sockets; what the process's mask leaves unless given. */
   readonly socketMode?: number;
+  /** Connections per address. Default 64. */
+  readonly maxConnections?: number;
+  /** There are more; told once a minute at most. */
+  readonly onFull?: (full: { readonly address: string; readonly maxConnections: number }) => void;
 };
 
 export type RunningServer = {
@@ -61,9 +69,21 @@ export type RunningServer = {
  * newest waits, so a slow client costs one answer's memory and holds up nobody.
  * @throws {Error} an address cannot be listened on
  */
-export async function startServer({ services, listen, security, socketMode }: ServerOptions): Promise<RunningServer> {
+export async function startServer({
+  services,
+  listen,
+  security,
+  socketMode,
+  maxConnections = 64,
+  onFull = () => {},
+}: ServerOptions): Promise<RunningServer> {
   silenceLibrary(); // it would tell that an address cannot be listened on
-  const server = new Server({ "grpc.keepalive_time_ms": KEEPALIVE_MS, "grpc.enable_channelz": 0 });
+  const server = new Server({
+    "grpc.keepalive_time_ms": KEEPALIVE_MS,
+    "grpc.max_receive_message_length": MAX_REQUEST_BYTES,
+    "grpc.enable_channelz": 0,
+  });
+  const limited = new Set<Http2Server>();
   const streams = new Set<ServerWritableStream<object, object>>();
   for (const { desc, handlers } of services)
     server.addService(toServiceDefinition(desc), implement(desc, handlers, streams));
@@ -73,6 +93,11 @@ export async function startServer({ services, listen, security, socketMode }: Se
       const path = address.startsWith("unix:") ? address.slice("unix:".length) : null;
       if (path !== null) await clearSocketPath(path);
       addresses.push(await bind(server, address, security));
+      for (const http2Server of listenersOf(server)) {
+        if (limited.has(http2Server)) continue;
+        limited.add(http2Server);
+        limitConnections(http2Server, maxConnections, () => onFull({ address, maxConnections }));
+      }
       if (path !== null && socketMode !== undefined) chmodSync(path, socketMode);
     }
   } catch (error) {
@@ -80,6 +105,11 @@ export async function startServer({ services, listen, security, socketMode }: Se
     throw error;
   }
   return { addresses, close: () => close(server, streams) };
+}
+
+/** What the library listens with, which it does not tell; it has no limit of connections of its own. */
+function listenersOf(server: Server): Iterable<Http2Server> {
+  return (server as unknown as { readonly http2Servers: ReadonlyMap<Http2Server, unknown> }).http2Servers.keys();
 }
 
 function close(server: Server, streams: ReadonlySet<ServerWritableStream<object, object>>): Promise<void> {

@@ -1,5 +1,6 @@
 import { accessSync, constants, readFileSync, statfsSync } from "node:fs";
 import { advice, type Check, fault, ok, unknown } from "./doctor-check.js";
+import { mostOpenFiles } from "./open-files.js";
 import { readSettings, SettingsError } from "./settings.js";
 import { readSysctl, wantedSysctls } from "./sysctls.js";
 
@@ -77,8 +78,7 @@ export function checkLimits(read: Read): readonly Check[] {
 }
 
 function checkFiles(read: Read): Check {
-  const line = /Max open files +(\S+)/.exec(read("/proc/self/limits") ?? "");
-  const most = line?.[1] === "unlimited" ? Number.POSITIVE_INFINITY : Number(line?.[1]);
+  const most = mostOpenFiles(read("/proc/self/limits") ?? "");
   const what = "open files";
   return most >= FEW_FILES ? ok(what, `at most ${most}`) : fault(what, `at most ${most}`, `ulimit -n ${FEW_FILES * 4}`);
 }

@@ -10,6 +10,12 @@ import {
   type TargetDatabase,
   watchConfigurationFile,
 } from "#nsp";
+import { mostOpenFiles } from "./open-files.js";
+
+/** Connections per address, if half of the process's files are as many. */
+const MOST_CONNECTIONS = 10_000;
+/** What is said of more. */
+export const TOO_MANY = "too many connections, those without a call are closed";
 
 export type EmbeddedNspOptions = {
   /** Configuration file. */
@@ -65,7 +71,12 @@ export async function startEmbeddedNsp({
       ...(storage === null ? {} : { storage }),
     });
     store.configure(file.configuration, file.entryTimeoutMs);
-    const options = { listen: [...listen, ...file.listen], security: "plain-text" } as const;
+    const options = {
+      listen: [...listen, ...file.listen],
+      security: "plain-text",
+      maxConnections: Math.min(MOST_CONNECTIONS, Math.floor(mostOpenFiles() / 2)),
+      onFull: (full: Readonly<Record<string, unknown>>) => log.warning(TOO_MANY, full),
+    } as const;
     const server = await startNspServer(store, options).catch((error: Error) => {
       throw new ListenError(`nsp.listen: ${error.message}`, { cause: error });
     });

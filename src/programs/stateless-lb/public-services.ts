@@ -3,6 +3,7 @@ import { dirname } from "node:path";
 import { assess, HealthTree, SelfProbe, type ServiceState, StreamAvailability } from "#availability";
 import type { Log } from "#control";
 import { Health, type RunningServer, type Service, startServer } from "#rpc";
+import { TOO_MANY } from "./embedded-nsp.js";
 import type { Source } from "./metrics/family.js";
 import { type MetricsServer, startMetricsServer } from "./metrics/metrics-server.js";
 
@@ -65,11 +66,11 @@ export async function startPublicServices(options: PublicServicesOptions): Promi
     if (healthAddress !== "") {
       const path = healthAddress.replace(/^unix:/, "");
       if (path !== healthAddress) makeFolder("NSM_HEALTH_SOCKET", dirname(path));
-      servers.push(await listen("NSM_HEALTH_SOCKET", healthAddress, [health.service]));
+      servers.push(await listen("NSM_HEALTH_SOCKET", healthAddress, [health.service], log));
     }
     if (availabilityAddress !== "") {
       const services = [availability.service, own.service];
-      servers.push(await listen("NSM_SOCKET", availabilityAddress, services, SOCKET_MODE));
+      servers.push(await listen("NSM_SOCKET", availabilityAddress, services, log, SOCKET_MODE));
     }
     if (metricsPort !== null)
       metrics = await startMetrics(
@@ -131,11 +132,13 @@ async function listen(
   setting: string,
   address: string,
   services: readonly Service[],
+  log: Log,
   socketMode?: number,
 ): Promise<RunningServer> {
   const mode = socketMode === undefined ? {} : { socketMode };
+  const onFull = (full: Readonly<Record<string, unknown>>) => log.warning(TOO_MANY, full);
   try {
-    return await startServer({ services, listen: [address], security: PLAIN_TEXT, ...mode });
+    return await startServer({ services, listen: [address], security: PLAIN_TEXT, onFull, ...mode });
   } catch (error) {
     throw new ListenError(`${setting}: ${(error as Error).message}`, { cause: error });
   }
