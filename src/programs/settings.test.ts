@@ -256,13 +256,24 @@ test("credentials are masked by name and by form", () => {
     "AWS_CREDENTIALS",
   ])
     expect(maskVariable(name, "x"), name).toBe("***");
-  for (const name of ["PRIVATE_KEY", "TLSPRIVATEKEY", "MYAPIKEY", "SSH_KEY"])
+  for (const name of [
+    "PRIVATE_KEY",
+    "TLSPRIVATEKEY",
+    "MYAPIKEY",
+    "SSH_KEY",
+    "SSHKEY",
+    "GH_PAT",
+    "LDAP_BINDPW",
+    "DB_PW",
+    "S3CREDS",
+    "WPA_PSK",
+  ])
     expect(maskVariable(name, "x"), name).toBe("***");
   expect(maskVariable("DATABASE_URL", "postgres://me:geheim@db/x")).toBe("postgres://***@db/x");
   expect(maskVariable("MY_API_KEY", "")).toBe("");
   expect(maskVariable("NSM_MAX_TOKEN_LIFETIME", "24h")).toBe("24h");
   expect(maskVariable("PWD", "/home")).toBe("/home");
-  expect(maskVariable("MONKEY", "banana")).toBe("banana");
+  for (const name of ["MONKEY", "COMPAT", "PATH"]) expect(maskVariable(name, "banana"), name).toBe("banana");
   const jwt = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln";
   const line = JSON.stringify({
     a: `Bearer ${jwt}`,
@@ -279,6 +290,21 @@ test("credentials are masked by name and by form", () => {
   });
 });
 
+test.each([
+  ["jdbc:postgresql://h/db?user=u&password=hunter2&ssl=1", "jdbc:postgresql://h/db?user=u&password=***&ssl=1"],
+  ["AccountName=a;AccountKey=aGk=+/==;EndpointSuffix=x", "AccountName=a;AccountKey=***;EndpointSuffix=x"],
+  ["log in: { token: abc.def, user: me }", "log in: { token: ***, user: me }"],
+  ['{"api-key": "a", "n": 1, \'secret\':\'b\'}', '{"api-key": "***", "n": 1, \'secret\':\'***\'}'],
+  ["postgres://me:ge/he:im@db/x", "postgres://***@db/x"],
+  ["amqp://me:a/b?c#d@mq", "amqp://***@mq"],
+  ["unexpected token, tokens: 3; token : { a: 1 }", "unexpected token, tokens: 3; token : { a: 1 }"],
+])("a credential within a value: %s", (text, masked) => {
+  expect(maskVariable("X", text)).toBe(masked);
+  const line = JSON.stringify({ message: text, token: 5, secret: null, inner: { password: "p" } });
+  const expected = { message: masked, token: 5, secret: null, inner: { password: "***" } };
+  expect(JSON.parse(maskText(line))).toEqual(expected);
+});
+
 test("masking takes no longer for a text made to make it slow", () => {
   const parts = [
     "x",
@@ -292,6 +318,11 @@ test("masking takes no longer for a text made to make it slow", () => {
     "-----BEGIN ",
     "-----BEGIN PRIVATE KEY-----",
     "@",
+    "a://b:",
+    "password=",
+    "token: ",
+    'secret":',
+    "\\\\",
   ];
   const startMs = performance.now();
   for (const part of parts) maskText(part.repeat(200_000 / part.length));

@@ -2,19 +2,26 @@
 const MASK = "***";
 /** What promises a credential wherever it stands in a variable's name, for example in PGPASSWORD. */
 const CREDENTIAL_PART =
-  /PASSWORD|PASSWD|PASSPHRASE|PASSCODE|SECRET|TOKEN|CREDENTIAL|(API|ACCESS|PRIVATE|SIGNING|ENCRYPTION)_?KEY/i;
-/** Words that do so only when they stand alone: MONKEY and AUTHOR promise nothing. */
-const CREDENTIAL_WORD = /(^|_)(PASS|PWD|KEY|KEYS|AUTH|AUTHORIZATION|COOKIE|JWT)(_|$)/i;
+  /PASSWORD|PASSWD|PASSPHRASE|PASSCODE|SECRET|TOKEN|CREDENTIAL|(API|ACCESS|ACCOUNT|PRIVATE|SIGNING|ENCRYPTION|SSH)_?KEY|(PW|PSK|CREDS?)$/i;
+/** Words that do so only when they stand alone: MONKEY, AUTHOR and COMPAT promise nothing. */
+const CREDENTIAL_WORD = /(^|_)(PASS|PWD|PW|PAT|PSK|CREDS?|KEY|KEYS|AUTH|AUTHORIZATION|COOKIE|JWT)(_|$)/i;
 /** Names that only look like it: what follows says that the value is a number, a place or a working folder. */
 const HARMLESS_NAME = /^(NSM_MAX_TOKEN_LIFETIME|PWD|OLDPWD)$/;
 
 /**
- * userinfo of a URL; a bearer token; a JSON web token; a private key in PEM, also with its line breaks escaped. Each is
- * linear in the text: what repeats is bounded, or begins only where a run of its characters does.
+ * userinfo of a URL, and once more where its password has a slash; a bearer token; what follows a word that promises a
+ * credential, as in connection strings, queries of URLs, YAML and JSON; a JSON web token; a private key in PEM, also with
+ * its line breaks escaped. Each is linear in the text: what repeats is bounded, or begins only where a run of its
+ * characters does.
  */
 const SECRET_TEXT: readonly (readonly [RegExp, string])[] = [
   [/([a-z][a-z0-9+.-]{0,31}:\/\/)[^\s/?#"']*@/gi, `$1${MASK}@`],
+  [/([a-z][a-z0-9+.-]{0,31}:\/\/)[^\s/?#"'@:]{0,64}:[^\s"']{0,256}@/gi, `$1${MASK}@`],
   [/\b(Bearer|Basic) {1,8}[\w.~+/=-]{8,}/gi, `$1 ${MASK}`],
+  [
+    /((?:password|passwd|passphrase|passcode|pwd|secret|token|credentials?|(?:api|access|account|private|signing)[_-]?key)(?:\\?["']\s{0,8}:\s{0,8}\\?["']|\s{0,8}[=:]\s{0,8}\\?["']?(?!:)))(?:[^\s&;,"'{}[\]\\]|\\\\)+/gi,
+    `$1${MASK}`,
+  ],
   [/(?<![\w-])eyJ[\w-]{8,}\.[\w-]+\.[\w-]*/g, MASK],
   [/(-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----)[^"]*?(-----END [A-Z ]{0,32}PRIVATE KEY-----|(?=")|$)/g, `$1${MASK}`],
 ];
