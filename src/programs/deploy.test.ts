@@ -5,13 +5,20 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { parse } from "yaml";
+import { ABSENT, ALERT_CASES } from "../../test/harness/alert-cases.js";
 import { ROOT } from "../../test/harness/bundled.js";
 import { InstanceMetrics, request } from "../../test/harness/instance-metrics.js";
+import type { TargetView } from "./stateless-lb/metrics/stream-metrics.js";
 
 const RULES = join(ROOT, "deploy/prometheus/stateless-lb.rules.yaml");
 const OURS = /\b(?:stateless_lb|meridio|process|promhttp|otel|target)[_:][a-zA-Z0-9_:]+/g;
 
-type Rule = { readonly alert?: string; readonly record?: string; readonly expr: string };
+type Rule = {
+  readonly alert?: string;
+  readonly record?: string;
+  readonly expr: string;
+  readonly annotations?: Readonly<Record<string, string>>;
+};
 type Panel = { readonly title: string; readonly targets?: readonly { readonly expr: string }[] };
 
 const rules = (
@@ -49,6 +56,7 @@ const namesIn = (expression: string) => [...expression.replace(/\{[^}]*\}|"[^"]*
 test("every metric that the dashboard and the rules name exists", () => {
   const known = new Set([...names, ...rules.flatMap(({ record }) => record ?? [])]);
   expect(expressions.length).toBeGreaterThan(60);
+  known.add("up"); // Prometheus's own
   for (const [place, expression] of [...expressions, ...variables.map((text) => ["variable", text] as const)]) {
     const used = namesIn(expression);
     expect(used.length, place).toBeGreaterThan(0);
@@ -56,6 +64,47 @@ test("every metric that the dashboard and the rules name exists", () => {
       used.filter((name) => !known.has(name)),
       place,
     ).toEqual([]);
+  }
+});
+
+/** States that an instance may tell, besides those in the scrape. */
+const STATES: readonly TargetView["state"][] = ["ready", "pending", "unreachable"];
+/** Labels that Prometheus adds. */
+const ADDED = ["job", "instance"];
+
+test("labels in matchers, groupings and annotations exist, and their values are told", () => {
+  const labelsOf = new Map<string, Map<string, Set<string>>>();
+  for (const [, name = "", text = ""] of scrape.matchAll(/^([a-z][a-z0-9_]*)(?:\{(.*)\})? \S+$/gm)) {
+    const labels = labelsOf.get(name) ?? new Map<string, Set<string>>();
+    labelsOf.set(name, labels);
+    for (const [, label = "", value = ""] of text.matchAll(/([a-z_]+)="((?:[^"\\]|\\.)*)"/g))
+      labels.set(label, (labels.get(label) ?? new Set()).add(value));
+  }
+  for (const labels of labelsOf.values()) for (const state of STATES) labels.get("state")?.add(state);
+  const share = "stateless_lb:target_share:ratio_rate5m";
+  labelsOf.set(share, labelsOf.get("stateless_lb_target_packets_total")!);
+  let matchers = 0;
+  for (const [place, expression] of expressions) {
+    const known = new Set([
+      ...ADDED,
+      ...namesIn(expression).flatMap((name) => [...(labelsOf.get(name)?.keys() ?? [])]),
+    ]);
+    for (const [, list = ""] of expression.matchAll(/\b(?:by|on|group_left|without) \(([^)]*)\)/g))
+      for (const label of list.split(",").map((one) => one.trim()))
+        if (label !== "") expect(known, place).toContain(label);
+    for (const [, name = "", text = ""] of expression.matchAll(/([a-z][a-z0-9_]*)\{([^}]*)\}/g))
+      for (const [, label = "", operator = "", value = ""] of text.matchAll(/([a-z_]+)(=~?|!=|!~)"([^"]*)"/g)) {
+        if (ADDED.includes(label)) continue;
+        matchers++;
+        expect([...(labelsOf.get(name)?.keys() ?? [])], place).toContain(label);
+        if (operator === "=") expect([...labelsOf.get(name)!.get(label)!], place).toContain(value);
+      }
+  }
+  expect(matchers).toBeGreaterThan(5);
+  for (const { alert, expr, annotations = {} } of rules) {
+    const known = [...ADDED, ...namesIn(expr).flatMap((name) => [...(labelsOf.get(name)?.keys() ?? [])])];
+    for (const text of Object.values(annotations))
+      for (const [, label] of text.matchAll(/\$labels\.([a-z_]+)/g)) expect(known, alert).toContain(label);
   }
 });
 
@@ -107,6 +156,38 @@ describe.skipIf(promtool === undefined)("promtool (of Debian's prometheus packag
     expect(run(["check", "rules", file])).toMatchObject({ status: 0 });
   });
 
+  test("each alert fires for what it is about, alone, and not just beside it", () => {
+    expect(Object.keys(ALERT_CASES).toSorted()).toEqual(rules.flatMap(({ alert }) => alert ?? []).toSorted());
+    const cases = Object.entries(ALERT_CASES);
+    // Each case is a job of its own in one world: no rule looks beyond a job, but the one for no instance at all.
+    const inJob = (job: string, series: Readonly<Record<string, string>>) =>
+      Object.entries(series).map(([one, values]) => ({ series: one.replace("{", `{job="${job}",`), values }));
+    const worlds = [
+      {
+        series: cases.flatMap(([name, { fires, silent }]) => [...inJob(name, fires), ...inJob(`not ${name}`, silent)]),
+        firing: cases.map(([name]) => name).filter((name) => name !== ABSENT),
+      },
+      { series: inJob(ABSENT, ALERT_CASES[ABSENT]!.fires), firing: [ABSENT] },
+    ];
+    const tests = worlds.map(({ series, firing }) => ({
+      interval: "15s",
+      input_series: series,
+      promql_expr_test: [
+        {
+          expr: 'count by (alertname, job) (ALERTS{alertstate="firing"}) ^ 0',
+          eval_time: "24m",
+          exp_samples: firing.map((name) => ({
+            labels: name === ABSENT ? `{alertname="${name}"}` : `{alertname="${name}",job="${name}"}`,
+            value: 1,
+          })),
+        },
+      ],
+    }));
+    const file = join(folder, "each-alert.test.yaml");
+    writeFileSync(file, JSON.stringify({ rule_files: [RULES], evaluation_interval: "15s", tests }));
+    expect(run(["test", "rules", file])).toEqual({ status: 0, output: expect.any(String) });
+  });
+
   test("alerts fire for what they are about, and no other", () => {
     const series = (name: string, values: string) => ({ series: name, values });
     const sample = (labels: string, value: number) => ({ labels: `{${labels}}`, value });
@@ -123,6 +204,7 @@ describe.skipIf(promtool === undefined)("promtool (of Debian's prometheus packag
             series('stateless_lb_data_plane_up{job="lb",instance="b"}', "1x100"),
             series('stateless_lb_queue_lost_packets_total{job="lb",instance="a",queue="3",full="queue"}', "0+10x100"),
             series('stateless_lb_queue_lost_packets_total{job="lb",instance="a",queue="2",full="queue"}', "5x100"),
+            series('stateless_lb_queue_lost_packets_total{job="lb",instance="b",queue="2",full="queue"}', "5x100"),
             series(`stateless_lb_table_generation{${place}}`, "7x100"),
             series(`stateless_lb_stream_in_force{${place}}`, "0x100"),
             series(`stateless_lb_stream_in_force{${place2}}`, "0x100"), // its frontend is away

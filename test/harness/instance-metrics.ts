@@ -1,6 +1,8 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { get } from "node:http";
+import { HealthTree } from "#availability";
 import { parseFlowRule } from "#flow";
+import { Health } from "#rpc";
 import {
   CounterFile,
   createStreamTable,
@@ -105,7 +107,7 @@ export class InstanceMetrics implements AsyncDisposable {
         }),
       },
       hits,
-      health: { statuses: () => [["Readiness", true] as const, ["Flow", false] as const] },
+      health: new HealthTree(new Health()),
       isAvailable: () => true,
     });
     const faults: string[] = [];
