@@ -2,7 +2,7 @@
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { connect } from "node:http2";
-import { createConnection } from "node:net";
+import { createConnection, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, onTestFinished, test } from "vitest";
@@ -174,4 +174,16 @@ test("the self-probe tells within a round when a socket stops answering, and whe
   await other.close();
   await serve([health.service], path);
   await expect.poll(() => faults.at(-1), { timeout: 5_000 }).toBe(null);
+});
+
+test("a probe that is not answered yet is not joined by another one", async () => {
+  let connections = 0;
+  const path = freshPath();
+  const silent = createServer(() => connections++).listen(path);
+  onTestFinished(() => void silent.close());
+  const faults: (string | null)[] = [];
+  const servers = [{ address: `unix:${path}`, security: "plain-text" } as const];
+  using _probe = new SelfProbe(servers, 500, (fault) => faults.push(fault), 20);
+  await expect.poll(() => faults.length).toBe(1);
+  expect(connections).toBe(1);
 });

@@ -207,6 +207,22 @@ test("a registration that is not repeated ends after its time-out, a repeated on
   expect(store.targets({ ...aTarget!, status: 1 })).toHaveLength(1); // it counts as new: DISABLED
 });
 
+test("a registration that ends by itself leaves the storage too, or a restart would bring it back", () => {
+  const stored = new Set<string>();
+  let nowMs = 0;
+  const storage: TargetStorage = {
+    load: () => [],
+    put: (key) => void stored.add(key),
+    delete: (key) => void stored.delete(key),
+  };
+  const store = new NspStore({ nowMs: () => nowMs, storage });
+  store.register(aTarget!);
+  expect([...stored]).toEqual([keyOf(aTarget!)]);
+  nowMs = 60_001;
+  store.expire();
+  expect([...stored]).toEqual([]);
+});
+
 test("storage gets what changed, refreshes excepted; a fault of it is told once and stops nothing", () => {
   const writes: string[] = [];
   let isBroken = false;

@@ -59,6 +59,14 @@ test("the same line passes once in ten seconds; the sum follows", () => {
   expect(lines).toHaveLength(4); // nothing was folded, so nothing is told
 });
 
+test("what is counted is told before the level changes", () => {
+  const { log, lines, messages } = logTo("INFO");
+  for (let i = 0; i < 3; i++) log.error("add pending target");
+  log.setLevel("TRACE");
+  expect(messages()).toEqual(["add pending target", "add pending target", "Changing log level to 'TRACE' from 'INFO'"]);
+  expect(lines[1]).toMatchObject({ extra_data: { repeated: 2 } });
+});
+
 test("different lines of one kind pass up to twenty; at TRACE all of them", () => {
   const { log, lines } = logTo("INFO");
   for (let i = 0; i < 1_000; i++) log.error("add pending target", { fwmark: i });

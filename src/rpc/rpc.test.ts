@@ -144,6 +144,25 @@ test("connections beyond the limit: those without a call go, who watches stays a
   expect(onFull.mock.calls).toEqual([[{ address, maxConnections: 3 }]]);
 });
 
+test("a server asks its clients whether they live", async () => {
+  const { address } = await serve(new Health().service, undefined, { keepaliveMs: 50 });
+  const client = connect(address.slice("unix:".length));
+  onTestFinished(() => void client.destroy());
+  let received = Buffer.alloc(0);
+  client.on("data", (bytes: Buffer) => {
+    received = Buffer.concat([received, bytes]);
+  });
+  client.write(`PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0`); // and no settings
+  await expect.poll(() => frameTypes(received)).toContain(6); // PING
+});
+
+/** Types of HTTP/2 frames (RFC 9113, 4.1): length u24, type u8, flags u8, stream u32. */
+function frameTypes(bytes: Buffer): readonly number[] {
+  const types: number[] = [];
+  for (let at = 0; at + 9 <= bytes.length; at += 9 + bytes.readUIntBE(at, 3)) types.push(bytes[at + 3]!);
+  return types;
+}
+
 test("a request of more than 64 KiB is refused with its size", async () => {
   const { address } = await serve(new Health().service);
   const call = clientOf(address).unary(check, { service: "x".repeat(70_000) });

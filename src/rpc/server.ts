@@ -15,8 +15,6 @@ import { silenceLibrary } from "./library-log.js";
 import { type Security, serverCredentials } from "./security.js";
 import { clearSocketPath } from "./socket-path.js";
 
-/** How often an idle connection is asked whether its client still lives; one that is silent for 20 s more is closed. */
-const KEEPALIVE_MS = 60_000;
 /** Longest request taken: a registration has some hundred bytes, and anybody may send one. Beyond it RESOURCE_EXHAUSTED. */
 const MAX_REQUEST_BYTES = 64 << 10;
 /** How long a closing server waits for its clients to take the last answers. */
@@ -53,7 +51,9 @@ export type ServerOptions = {
   readonly socketMode?: number;
   /** Connections per address. Default 64. */
   readonly maxConnections?: number;
-  /** There are more; told once a minute at most. */
+  /** How often a connection is asked whether its client still lives; one that is silent for 20 s more is closed. Default 60_000. */
+  readonly keepaliveMs?: number;
+  /** There are more connections; told once a minute at most. */
   readonly onFull?: (full: { readonly address: string; readonly maxConnections: number }) => void;
 };
 
@@ -75,11 +75,12 @@ export async function startServer({
   security,
   socketMode,
   maxConnections = 64,
+  keepaliveMs = 60_000,
   onFull = () => {},
 }: ServerOptions): Promise<RunningServer> {
   silenceLibrary(); // it would tell that an address cannot be listened on
   const server = new Server({
-    "grpc.keepalive_time_ms": KEEPALIVE_MS,
+    "grpc.keepalive_time_ms": keepaliveMs,
     "grpc.max_receive_message_length": MAX_REQUEST_BYTES,
     "grpc.enable_channelz": 0,
   });
