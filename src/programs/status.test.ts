@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import type { Status } from "#control";
 import { ControlLock, holderOf, monotonicMs, readLife } from "./stateless-lb/control-lock.js";
+import { checkService } from "./stateless-lb/doctor-service.js";
 import type { Situation, TargetSituation } from "./stateless-lb/situation.js";
 import { readStatus, type StatusContent, type StatusDocument, writeStatus } from "./stateless-lb/status-document.js";
 import { formatStatus } from "./stateless-lb/status-screen.js";
@@ -248,6 +249,16 @@ test("threads of the data plane that failed or hung, and were started again, are
   const { text, isWell } = screen({ dataPlane: { ...dataPlane, queues } });
   expect(isWell).toBe(true);
   expect(text).toMatch(/data plane +ok +pid 8, queues 0-1, 18 packets, 0 lost before it, threads started again: 2$/m);
+});
+
+test("a user who may not see the files is told so, and of nothing that is not known", async () => {
+  const controlPlane = { state: "hidden", since: null, document: null, problem: "EACCES: open 'x'", unwritten: "" } as const;
+  const { text, isWell } = screen({ controlPlane, dataPlane: null, targets: [] });
+  expect(isWell).toBe(false);
+  expect(text).toMatch(/control plane +WAIT +this user may not see it\ndata plane +WAIT +this user may not see it\n/);
+  expect(text).toMatch(/why:\n {2}- EACCES: open 'x'; run it as the user of the control plane, or as root\n$/);
+  const checks = await checkService({ controlPlane, dataPlane: null, areVipsQueued: null, targets: [] });
+  expect(checks).toMatchObject([{ verdict: "unknown", found: "EACCES: open 'x'" }]);
 });
 
 test("losses that this user may not know are not said to be 0", () => {

@@ -257,6 +257,14 @@ test("O1: --debug has the reference's keys in its order, ours behind them, and n
   expect(nfqlb.sets).toEqual(
     expect.arrayContaining([{ name: "ipv4-vips", elements: expect.arrayContaining(["10.0.0.1"]) }]),
   );
+  const chain = nfqlb.chains.find(({ name }: { name: string }) => name === "nfqlb");
+  expect(chain).toMatchObject({ hook: { type: "filter", hook: "prerouting", priority: 0 }, policy: "accept" });
+  expect(chain.rules[0].expressions).toEqual(
+    expect.arrayContaining([
+      expect.objectContaining({ name: "lookup", set: "ipv4-vips" }),
+      expect.objectContaining({ name: "counter", packets: expect.any(Number), bytes: expect.any(Number) }),
+    ]),
+  );
   expect(debug.targets[1]).toMatchObject({
     identifier: 2,
     state: "pending",
@@ -343,6 +351,20 @@ test("status and doctor call old what the control plane cannot write anew, until
   run("mount", "-o", `remount,size=${blocks * bsize}`, SHM);
   await untilStatus(/control plane +ok/); // though there is nothing new to tell
   ip("addr del 192.0.2.77/32 dev lo");
+});
+
+test("SIGHUP tells the outcome each time, also the same fault twice in a row", async () => {
+  const refusals = () => logged("configuration file refused").length;
+  const before = refusals();
+  const told = (times: number) => until("the outcome", () => (refusals() === before + times ? true : null));
+  writeFileSync(CONFIG, "nonsense");
+  await told(1);
+  for (const times of [2, 3]) {
+    control!.kill("SIGHUP");
+    await told(times);
+  }
+  writeFileSync(CONFIG, CONFIGURATION);
+  await until("the file's reading", () => (invoke(["status"]).out.includes("not in force") ? null : true));
 });
 
 test("status and doctor tell a control plane that hangs", async () => {

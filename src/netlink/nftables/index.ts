@@ -26,5 +26,5 @@ export {
   writePayload,
 } from "./expressions.js";
 export { type NftFeatures, probeNftables } from "./probe.js";
-export { doesTheSame, type ListedRule } from "./rule.js";
+export { describeExpression, doesTheSame, type ListedRule } from "./rule.js";
 export type { Element, SetType } from "./set.js";

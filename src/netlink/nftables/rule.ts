@@ -37,6 +37,23 @@ function isSame(a: Expression, b: Expression): boolean {
   return codec !== undefined && meaning(codec.decode(a.data, a.name)) === meaning(codec.decode(b.data, b.name));
 }
 
+/** What an expression says, for people: its attributes by name, bytes in hex; none of one that we do not declare. */
+export function describeExpression({ name, data }: Expression): Readonly<Record<string, unknown>> {
+  const codec = (expressionCodecs as Readonly<Record<string, Codec<object>>>)[name];
+  return codec === undefined ? {} : describe(codec.decode(data, name));
+}
+
+function describe(value: object): Readonly<Record<string, unknown>> {
+  const known = Object.entries(value).filter(([key, one]) => key !== "unknown" && one !== undefined);
+  return Object.fromEntries(
+    known.map(([key, one]: [string, unknown]) => {
+      if (one instanceof Uint8Array) return [key, Buffer.from(one).toString("hex")];
+      if (typeof one === "object" && one !== null) return [key, describe(one)];
+      return [key, typeof one === "bigint" ? Number(one) : one];
+    }),
+  );
+}
+
 /** Attributes that mean the same when they are 0 and when they are not there. */
 const ZERO_BY_DEFAULT = ["flags", "operation", "checksumType", "checksumOffset", "checksumFlags"];
 

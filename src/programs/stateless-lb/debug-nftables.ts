@@ -1,4 +1,4 @@
-import { type Element, NftConnection } from "#netlink/nftables";
+import { describeExpression, type Element, type ListedChain, NftConnection } from "#netlink/nftables";
 import { orNull } from "./debug-system.js";
 import { addressText } from "./reachability.js";
 
@@ -9,26 +9,34 @@ const TABLES = ["meridio-nfqlb", "meridio-metrics", "meridio-defrag", "meridio-n
 export function readNftables(): readonly object[] | null {
   return orNull(() => {
     using nft = new NftConnection();
-    return TABLES.flatMap((table) => readTable(nft, table));
+    const chains = nft.chains();
+    return TABLES.flatMap((table) =>
+      readTable(
+        nft,
+        table,
+        chains.filter((chain) => chain.table === table),
+      ),
+    );
   });
 }
 
-function readTable(nft: NftConnection, table: string): readonly object[] {
+function readTable(nft: NftConnection, table: string, chains: readonly ListedChain[]): readonly object[] {
   const rules = nft.rules(table);
   const sets = nft.sets(table);
   if (rules === null || sets === null) return [];
-  const chains = [...new Set(rules.map(({ chain }) => chain))];
   const ofChain = (name: string) => rules.filter(({ chain }) => chain === name);
   return [
     {
       family: "inet",
       name: table,
-      chains: chains.map((name) => ({
-        name,
-        rules: ofChain(name).map(({ comment, expressions }) => ({
+      chains: chains.map(({ chain, hook, isAccepting }) => ({
+        name: chain,
+        rules: ofChain(chain).map(({ comment, expressions }) => ({
           comment,
-          expressions: expressions.map((one) => one.name),
+          expressions: expressions.map((one) => ({ name: one.name, ...describeExpression(one) })),
         })),
+        hook,
+        policy: hook === null ? null : isAccepting ? "accept" : "drop",
       })),
       sets: sets.map(({ set }) => ({ name: set, elements: nft.elements(table, set).map(elementText) })),
     },

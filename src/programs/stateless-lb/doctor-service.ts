@@ -7,7 +7,7 @@ import { advice, type Check, fault, ok, unknown } from "./doctor-check.js";
 import { checkRights } from "./doctor-host.js";
 import { checkNeighborTables } from "./doctor-neighbors.js";
 import { neighborText, type Path, PathFinder } from "./reachability.js";
-import { isCurrent, type Situation, type TargetSituation } from "./situation.js";
+import { isCurrent, SEE_HIDDEN, type Situation, type TargetSituation } from "./situation.js";
 import { waitingText } from "./status-screen.js";
 import { readSysctl } from "./sysctls.js";
 
@@ -20,6 +20,8 @@ const FEW_TARGETS = 20;
 /** Control plane, data plane, queues, NSP, and every target by its own mark. */
 export async function checkService(situation: Situation): Promise<readonly Check[]> {
   const { controlPlane, targets } = situation;
+  if (controlPlane.state === "hidden")
+    return [unknown("control plane, data plane, targets", controlPlane.problem, SEE_HIDDEN)];
   const { document } = controlPlane;
   return [
     checkControlPlane(situation),

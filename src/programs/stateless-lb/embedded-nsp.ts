@@ -80,18 +80,19 @@ export async function startEmbeddedNsp({
     const server = await startNspServer(store, options).catch((error: Error) => {
       throw new ListenError(`nsp.listen: ${error.message}`, { cause: error });
     });
+    let reads = 0; // makes each line another one: an outcome is told each time, never folded
     const { check, stop } = watchConfigurationFile(
       path,
       loaded,
       (now) => {
         const reason = needsRestart(now);
         if (reason !== null) throw new ConfigurationFileError(path, [{ line: 0, key: "", value: "", reason }]);
-        log.info("configuration file read", { path });
+        log.info("configuration file read", { path, read: ++reads });
         store.configure(now.configuration, now.entryTimeoutMs);
         onFileFault("");
       },
       ({ message }) => {
-        log.error("configuration file refused, the last good one stays in force", { error: message });
+        log.error("configuration file refused, the last good one stays in force", { read: ++reads, error: message });
         onFileFault(message);
       },
       {

@@ -21,8 +21,11 @@ export type TargetSituation = Omit<TargetStatus, "state"> & {
 /** The load balancer of this host at one moment, as another process sees it. */
 export type Situation = {
   readonly controlPlane: {
-    readonly state: "running" | "hanging" | "ended" | "dead" | "never seen";
-    /** When it ended, or was last heard of; null while it runs. `hanging`: its process is there and does nothing. */
+    readonly state: "running" | "hanging" | "ended" | "dead" | "never seen" | "hidden";
+    /**
+     * When it ended, or was last heard of; null while it runs. `hanging`: its process is there and does nothing. `hidden`: this
+     * user may not see its files, so neither it nor a data plane is known of; `problem` has the file.
+     */
     readonly since: string | null;
     /** What it said last; null: nothing that can be read. */
     readonly document: StatusDocument | null;
@@ -45,12 +48,22 @@ export function isCurrent({ controlPlane: { state, unwritten } }: Pick<Situation
 
 /** Looks at the folder of the tables and at the kernel; asks nobody and needs no rights. */
 export function readSituation(folder: string): Situation {
-  const controlPlane = readControlPlane(folder);
-  const dataPlane = readSnapshot(folder);
-  const vips = controlPlane.document?.vips ?? [];
-  const areVipsQueued = vips.length === 0 ? null : askKernel(() => isQueueing(vips), null);
-  return { controlPlane, dataPlane, areVipsQueued, targets: judgeTargets(controlPlane.document, dataPlane) };
+  try {
+    const controlPlane = readControlPlane(folder);
+    const dataPlane = readSnapshot(folder);
+    const vips = controlPlane.document?.vips ?? [];
+    const areVipsQueued = vips.length === 0 ? null : askKernel(() => isQueueing(vips), null);
+    return { controlPlane, dataPlane, areVipsQueued, targets: judgeTargets(controlPlane.document, dataPlane) };
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (code !== "EACCES") throw error;
+    const controlPlane = { state: "hidden", since: null, document: null, problem: message, unwritten: "" } as const;
+    return { controlPlane, dataPlane: null, areVipsQueued: null, targets: [] };
+  }
 }
+
+/** What helps a user who may not see the files of the load balancer. */
+export const SEE_HIDDEN = "run it as the user of the control plane, or as root";
 
 function readControlPlane(folder: string): Situation["controlPlane"] {
   const life = readLife(folder, monotonicMs());

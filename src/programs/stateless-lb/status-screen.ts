@@ -1,5 +1,5 @@
 import { printable } from "./printable.js";
-import { isCurrent, type Situation, type TargetSituation } from "./situation.js";
+import { isCurrent, SEE_HIDDEN, type Situation, type TargetSituation } from "./situation.js";
 import type { StatusDocument } from "./status-document.js";
 
 /** Things that do not work, listed singly at most; more are counted. */
@@ -50,6 +50,7 @@ function asOld(row: Row): Row {
 function controlRow({ controlPlane }: Situation, now: Date): Row {
   const { state, since, document, unwritten } = controlPlane;
   const what = "control plane";
+  if (state === "hidden") return { what, verdict: "WAIT", text: "this user may not see it" };
   if (state === "never seen") return { what, verdict: "FAULT", text: "none has ever worked on this folder" };
   if (state !== "running") {
     const failure = document?.failure ?? null;
@@ -72,8 +73,9 @@ function controlRow({ controlPlane }: Situation, now: Date): Row {
   return { what, verdict, text };
 }
 
-function dataPlaneRow({ dataPlane }: Situation): Row {
+function dataPlaneRow({ dataPlane, controlPlane }: Situation): Row {
   const what = "data plane";
+  if (controlPlane.state === "hidden") return { what, verdict: "WAIT", text: "this user may not see it" };
   if (dataPlane === null) return { what, verdict: "FAULT", text: "none runs: packets to the VIPs are lost" };
   const { pid, isReady, isHanging, queues } = dataPlane;
   const sum = (pick: (queue: (typeof queues)[number]) => number) =>
@@ -189,6 +191,7 @@ function stormsOf({ storms }: StatusDocument["repairs"], now: Date): StatusDocum
 /** Every reason for which something does not work, the most general first. */
 function listProblems({ controlPlane, dataPlane, targets }: Situation, hostname: string, now: Date): readonly string[] {
   const { document, state, problem, unwritten } = controlPlane;
+  if (state === "hidden") return [`${problem}; ${SEE_HIDDEN}`];
   const problems: string[] = [];
   if (state === "hanging")
     problems.push(
