@@ -252,7 +252,13 @@ test("threads of the data plane that failed or hung, and were started again, are
 });
 
 test("a user who may not see the files is told so, and of nothing that is not known", async () => {
-  const controlPlane = { state: "hidden", since: null, document: null, problem: "EACCES: open 'x'", unwritten: "" } as const;
+  const controlPlane = {
+    state: "hidden",
+    since: null,
+    document: null,
+    problem: "EACCES: open 'x'",
+    unwritten: "",
+  } as const;
   const { text, isWell } = screen({ controlPlane, dataPlane: null, targets: [] });
   expect(isWell).toBe(false);
   expect(text).toMatch(/control plane +WAIT +this user may not see it\ndata plane +WAIT +this user may not see it\n/);
