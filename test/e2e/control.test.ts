@@ -251,9 +251,9 @@ test("D7, O13: the end is told first and packets are served on, though the front
     await until("the drain", () => (balancer.output.includes("draining") ? true : null));
     await nsp.frontend(hurries); // a pod that ends takes both away
     if (!hurries) {
-      const { stdout } = spawnSync(join(bin, "stateless-lb"), ["status"], { encoding: "utf8" });
-      expect(stdout).toMatch(/control plane +WAIT +.*; it ends, packets are served/);
-      expect(stdout).toMatch(/availability +WAIT +frontends are told to send none/);
+      const screen = () => spawnSync(join(bin, "stateless-lb"), ["status"], { encoding: "utf8" }).stdout;
+      await expect.poll(screen, { timeout: 2_000 }).toMatch(/control plane +WAIT +.*; it ends, packets are served/);
+      expect(screen()).toMatch(/availability +WAIT +frontends are told to send none/);
     }
     const { firstId, sent } = await topology.sendUdp(4, RATE, RATE / 2);
     expect((await topology.account(firstId, sent)).lost).toBe(0);
