@@ -16,7 +16,7 @@ const LEAST_INTERVAL_MS = 20_000;
 const WORTH_COLLECTING_BYTES = 3 << 20;
 
 type SettledOptions = {
-  readonly beforehand?: () => Promise<void>;
+  readonly prepare?: () => Promise<void>;
   readonly isSettledAgain?: boolean;
   readonly isSlowToOptimize?: boolean;
 };
@@ -30,17 +30,18 @@ export class SettledMemory implements Disposable {
   #isAgainDue: boolean;
   readonly #isSlowToOptimize: boolean;
   #timer: NodeJS.Timeout | null = null;
-  readonly #beforehand: () => Promise<void>;
+  readonly #prepare: () => Promise<void>;
   #notBeforeMs = 0;
   #settledBytes = 0;
 
   /**
-   * @param beforehand done when work is over, before memory is given back: what can be prepared for later; never fails
+   * @param prepare what can be prepared for later; done when work is over, before memory is given back, and once more after it,
+   * for the collection takes away compiled code too; never fails
    * @param isSettledAgain what is done after a start is done once more, for who is at rest then for good
    * @param isSlowToOptimize while nothing happens hardly any function is optimized, in all threads of the process
    */
-  constructor({ beforehand = async () => {}, isSettledAgain = false, isSlowToOptimize = false }: SettledOptions = {}) {
-    this.#beforehand = beforehand;
+  constructor({ prepare = async () => {}, isSettledAgain = false, isSlowToOptimize = false }: SettledOptions = {}) {
+    this.#prepare = prepare;
     this.#isAgainDue = isSettledAgain;
     this.#isSlowToOptimize = isSlowToOptimize;
   }
@@ -55,8 +56,10 @@ export class SettledMemory implements Disposable {
 
   async #finish(): Promise<void> {
     const timer = this.#timer;
-    await this.#beforehand();
-    if (this.#timer === timer) this.#settle(); // else work has begun again, or all is over
+    await this.#prepare();
+    if (this.#timer !== timer) return; // work has begun again, or all is over
+    this.#settle();
+    await this.#prepare();
   }
 
   #settle(): void {

@@ -13,6 +13,7 @@ import { enterFreshNamespaces } from "../harness/namespace.js";
 const bin = join(ROOT, "bin");
 const CPU_SECONDS = 10;
 const SCRAPES = 10;
+const REGISTRATIONS = 200;
 
 beforeAll(() => enterFreshNamespaces());
 
@@ -30,7 +31,7 @@ describe("100 streams, 1,000 flows and 1,000 targets", () => {
   });
   afterAll(() => instance[Symbol.dispose]());
 
-  test("both programs together stay near the aims of 120 MiB resident and 1 % of a core", async () => {
+  test("both programs together stay within 120 MiB resident and 1 % of a core", async () => {
     const { control, data } = instance.pids;
     const footprint = await measureFootprint(control, data, CPU_SECONDS);
     console.log(
@@ -38,12 +39,9 @@ describe("100 streams, 1,000 flows and 1,000 targets", () => {
         .map(([name, value]) => `${name} ${value.toFixed(2)}`)
         .join(", "),
     );
-    // The aim is 120: 114 to 118 alone on the machine (docs/performance.md), up to 119.7 here, after 10 s beside other tests.
-    expect(footprint.togetherMib).toBeLessThan(125);
+    expect(footprint.togetherMib).toBeLessThan(120);
     expect(footprint.controlRssMib + footprint.dataRssMib).toBeLessThan(155); // what they share counted twice
-    // The aim is 1 for both: 0.85 to 1.0 alone on the machine; up to 1.7 in 10 s directly after the start while others work.
-    expect(footprint.controlCpu).toBeLessThan(2);
-    expect(footprint.dataCpu).toBeLessThan(1);
+    expect(footprint.controlCpu + footprint.dataCpu).toBeLessThan(1);
   });
 
   test("P5: a scrape takes less than 20 ms of CPU, all threads", async () => {
@@ -66,26 +64,23 @@ test("the frontend's registration is repeated: all of it is served beyond the ti
 test("with 1,000 targets in its stream too, p99 from a target's registration to its place in the table is below 50 ms", async () => {
   const instance = await start({ streams: 1, flows: 10, targets: 1_000 });
   using query = new NspQuery({ address: instance.address, security: "plain-text", maxBackoffMs: 50 });
-  const p99s: number[] = [];
+  const times: number[] = [];
   const identifier = 1_001;
   const untilServed = (wanted: boolean) =>
     until("the mark", () => (instance.isServed(identifier) === wanted ? true : null));
-  for (let round = 0; round < 3 && !(p99s.at(-1)! < 50); round++) {
-    const times: number[] = [];
-    for (let i = 0; i < 100; i++) {
-      await query.register(instance.registration(identifier, false));
-      const startMs = performance.now();
-      const enabled = query.register(instance.registration(identifier, true));
-      await untilServed(true);
-      times.push(performance.now() - startMs);
-      await enabled;
-      await query.unregister(instance.registration(identifier, true));
-      await untilServed(false);
-      await delay(20); // targets come one by one, not in the rest after the turn of another one
-    }
-    const [median, p99] = [50, 98].map((at) => times.toSorted((a, b) => a - b)[at]!);
-    p99s.push(p99!);
-    console.log(`registration to table among 1,000: median ${median!.toFixed(1)} ms, p99 ${p99!.toFixed(1)} ms`);
+  for (let i = 0; i < REGISTRATIONS; i++) {
+    await query.register(instance.registration(identifier, false));
+    const startMs = performance.now();
+    const enabled = query.register(instance.registration(identifier, true));
+    await untilServed(true);
+    times.push(performance.now() - startMs);
+    await enabled;
+    await query.unregister(instance.registration(identifier, true));
+    await untilServed(false);
+    await delay(20); // targets come one by one, not in the rest after the turn of another one
   }
-  expect(Math.min(...p99s)).toBeLessThan(50); // the best of three: other tests may have had the machine
+  const sorted = times.toSorted((a, b) => a - b);
+  const [median, p99] = [0.5, 0.99].map((part) => sorted[Math.floor(part * REGISTRATIONS)]!);
+  console.log(`registration to table among 1,000: median ${median!.toFixed(1)} ms, p99 ${p99!.toFixed(1)} ms`);
+  expect(p99).toBeLessThan(50);
 });

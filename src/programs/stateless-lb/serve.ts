@@ -151,7 +151,7 @@ async function work(
     },
     onGiveUp: (cause) => signals.fail(`the data plane keeps dying: ${cause}`),
   });
-  using memory = new SettledMemory({ isSlowToOptimize: true, beforehand: () => late.prepare() });
+  using memory = new SettledMemory({ isSlowToOptimize: true, prepare: () => late.prepare() });
   const options = commonOptions(settings, steering, log, source.file !== null);
   const reconciler = new Reconciler({
     ...options,

@@ -72,7 +72,12 @@ export async function startMetricsServer(
   await listen(server, port);
   return {
     port: (server.address() as AddressInfo).port,
-    prepare: () => preparation.run(),
+    prepare: async () => {
+      const out = idle ?? new TextExposition();
+      idle = null;
+      await preparation.run(out);
+      idle = out;
+    },
     close: () => {
       preparation.stop();
       server.closeAllConnections();
@@ -110,11 +115,12 @@ class Preparation {
     this.#sources = sources;
   }
 
-  async run(): Promise<void> {
+  /** @param out written over, and left with memory for the next text */
+  async run(out: TextExposition): Promise<void> {
     if (this.#isRunning) return;
     this.#isRunning = true;
     for (; this.#passes > 0 && !this.#isStopped; this.#passes--) {
-      const out = new TextExposition();
+      out.begin("underscores");
       for (const source of this.#sources) {
         await setImmediate();
         if (!this.#isStopped) writeSource(source, out, new Map(), () => {}); // the scrape tells of faults
