@@ -181,9 +181,8 @@ test("a probe that is not answered yet is not joined by another one", async () =
   const path = freshPath();
   const silent = createServer(() => connections++).listen(path);
   onTestFinished(() => void silent.close());
-  const faults: (string | null)[] = [];
+  const connectionsAtFault: number[] = [];
   const servers = [{ address: `unix:${path}`, security: "plain-text" } as const];
-  using _probe = new SelfProbe(servers, 500, (fault) => faults.push(fault), 20);
-  await expect.poll(() => faults.length).toBe(1);
-  expect(connections).toBe(1);
+  using _probe = new SelfProbe(servers, 500, () => connectionsAtFault.push(connections), 20);
+  await expect.poll(() => connectionsAtFault[0]).toBe(1); // the next one may have begun by now
 });

@@ -80,7 +80,7 @@ export class RunningContainer implements Disposable {
 
   /** Runs a command in it, as `kubectl exec` or a probe does. */
   exec(command: readonly string[]): { readonly code: number | null; readonly out: string } {
-    const enter = ["-t", String(this.#child.pid), "-m", "--wd=/", "--", ...this.#identity, ...command];
+    const enter = ["-t", String(this.#child.pid), "-m", "--root", "--wd=/", "--", ...this.#identity, ...command];
     const { status, stdout, stderr } = spawnSync("nsenter", enter, { encoding: "utf8", timeout: 10_000 });
     return { code: status, out: `${stdout}${stderr}` };
   }
