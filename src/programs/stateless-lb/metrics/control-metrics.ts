@@ -1,5 +1,5 @@
 import type { HealthTree } from "#availability";
-import { type Definition, histogram, type Labels, labelText, type Source, single } from "./family.js";
+import { type Definition, histogram, type Labels, labelText, own, type Source, single } from "./family.js";
 
 /** What the control plane did so far and knows now; plain numbers. */
 export type ControlNumbers = {
@@ -28,9 +28,6 @@ export type ControlNumbers = {
   readonly refused: Readonly<Record<string, number>>;
 };
 
-const own = (type: Definition["type"], name: string, help: string): Definition => {
-  return { name: `stateless_lb_${name}`, type, help };
-};
 const DURATION = own("histogram", "reconcile_duration_seconds", "Duration of the turns of the reconcile loop");
 const IN_FORCE = own("gauge", "stream_in_force", "1 for each stream that has its table and marks");
 const FRONTEND = own(

@@ -8,6 +8,11 @@ export type Definition = {
   readonly utf8?: { readonly name?: string; readonly labels?: Readonly<Record<string, string>> };
 };
 
+/** A metric of ours, `stateless_lb_…`; all others have names of Meridio's or of every Prometheus client's. */
+export function own(type: Definition["type"], name: string, help: string): Definition {
+  return { name: `stateless_lb_${name}`, type, help };
+}
+
 /** Takes the numbers of a scrape, family by family, and keeps nothing of what it is given. */
 export type Exposition = {
   /** A family begins; what follows belongs to it. */

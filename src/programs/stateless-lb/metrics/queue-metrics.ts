@@ -29,18 +29,23 @@ import {
 } from "#tables";
 import { type QueueSamples, queueSamples, statesInsteadOfSamples } from "../../nfqlb/queue-samples.js";
 import { optionsFrom, queueNumbers } from "../../nfqlb/running.js";
-import { type Definition, type Exposition, histogram, joinLabels, labelText, type Source, single } from "./family.js";
+import {
+  type Definition,
+  type Exposition,
+  histogram,
+  joinLabels,
+  labelText,
+  own,
+  type Source,
+  single,
+} from "./family.js";
 
 /** A queue's block of counters and its labels. */
 type Queue = { readonly block: CounterBlock; readonly kernel: QueueSamples; readonly labels: string };
 
-const counter = (name: string, help: string): Definition => ({ name: `stateless_lb_${name}`, type: "counter", help });
-const gauge = (name: string, help: string): Definition => ({ name: `stateless_lb_${name}`, type: "gauge", help });
-const distribution = (name: string, help: string): Definition => ({
-  name: `stateless_lb_${name}`,
-  type: "histogram",
-  help,
-});
+const counter = (name: string, help: string) => own("counter", name, help);
+const gauge = (name: string, help: string) => own("gauge", name, help);
+const distribution = (name: string, help: string) => own("histogram", name, help);
 
 /** Metrics of one number per queue: one of the thread's counters. */
 const COUNTERS: readonly (readonly [Definition, number])[] = [

@@ -7,7 +7,7 @@ import {
   type StreamCounts,
   StreamCountsReader,
 } from "#tables";
-import { type Definition, type Exposition, joinLabels, labelText, type Source } from "./family.js";
+import { type Definition, type Exposition, joinLabels, labelText, own, type Source } from "./family.js";
 import { Kept } from "./kept.js";
 import { OTEL_SCOPE } from "./process-metrics.js";
 
@@ -59,9 +59,6 @@ const MATCHES: Definition = {
   type: "counter",
   help: "Packets that matched the flow",
   utf8: { name: "meridio.conduit.stream.flow.matches_total" },
-};
-const own = (type: Definition["type"], name: string, help: string): Definition => {
-  return { name: `stateless_lb_${name}`, type, help };
 };
 const TARGETS = own("gauge", "targets", "Targets by stream, state and reason");
 const NOT_READY = own(
